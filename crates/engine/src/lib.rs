@@ -1,0 +1,131 @@
+//! The contract between those who want pictures and those who paint them.
+//!
+//! Deliberately absent: tensors, files, async. An engine is `Send`, not `Sync`, and owned by one thread.
+
+use domain::id::ModelId;
+use domain::quantity::Size;
+use imaging::Picture;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+#[cfg(feature = "testing")]
+pub mod fake;
+
+/// Turns a plan into pictures. Blocking; owned by one thread.
+pub trait Engine: Send {
+    /// The weights that it paints with.
+    fn model(&self) -> &ModelId;
+
+    /// Paints, telling the observer of each step.
+    ///
+    /// # Errors
+    /// [`EngineError::Cancelled`] within one step of the observer's asking; [`EngineError::Refused`] for a plan that
+    /// this engine cannot paint, whatever is tried again.
+    fn run(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<Output, EngineError>;
+}
+
+/// Told of each step; answers whether to go on.
+pub trait Observer {
+    fn step(&mut self, report: StepReport) -> ControlFlow<()>;
+}
+
+/// Everything that decides the pictures: the same plan with the same weights gives the same bytes.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The reference picture, upright, RGB. `None` paints from noise alone; then `size` must be given.
+    pub source: Option<Picture>,
+    pub prompt: String,
+    /// The second encoder's own prompt (T5); `None`: the same.
+    pub prompt_2: Option<String>,
+    pub negative_prompt: String,
+    /// The distilled guidance that the model embeds; `None`: the model's default.
+    pub guidance_scale: Option<f64>,
+    /// True classifier-free guidance; `None`: the model's default. Has an effect above 1 with a negative prompt.
+    pub true_cfg_scale: Option<f64>,
+    /// 0 to 1; 0 returns the reference, resized, untouched.
+    pub strength: f64,
+    /// Steps of the whole schedule; `None`: the model's default.
+    pub steps: Option<u32>,
+    /// `None`: the reference's own.
+    pub size: Option<Size>,
+    pub fit: Fit,
+    pub seed: u64,
+    pub batch: u32,
+    /// T5 tokens; `None`: the model's default.
+    pub max_sequence_length: Option<u32>,
+}
+
+/// How a reference of another aspect ratio meets the size asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Fill the size, cutting off what hangs over.
+    Cover,
+    /// Change the aspect ratio (what the reference implementation does).
+    Stretch,
+}
+
+/// What was painted, and by what.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub images: Vec<Picture>,
+    pub model: ModelId,
+    pub effective: Effective,
+    pub timings: Timings,
+    /// Parameters of the plan that had no effect, by their wire names.
+    pub ignored: Vec<String>,
+}
+
+/// The parameters that were used, defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effective {
+    pub size: Size,
+    pub steps: u32,
+    /// Steps that `strength` let run.
+    pub steps_run: u32,
+    pub guidance_scale: f64,
+    pub true_cfg_scale: f64,
+    pub max_sequence_length: u32,
+}
+
+/// Where the time went. Stages that did not run are zero.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Timings {
+    pub text: Duration,
+    pub vae_encode: Duration,
+    /// One entry per denoising step.
+    pub steps: Vec<Duration>,
+    pub vae_decode: Duration,
+    pub total: Duration,
+}
+
+/// A step that has just ended: `step` of `n_steps`, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepReport {
+    pub step: u32,
+    pub n_steps: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The observer asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The plan cannot be painted by this engine; trying again is in vain.
+    #[error("{0}")]
+    Refused(String),
+    /// The weights cannot be used.
+    #[error("the weights cannot be used: {0}")]
+    Weights(String),
+    /// The computation failed; trying again may help.
+    #[error("the engine failed: {0}")]
+    Failed(String),
+}
+
+/// An observer that lets everything pass.
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn step(&mut self, _report: StepReport) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,5 @@
+//! Bytes to pixels and back: sniff, limit, decode, orient, fit, pad, encode, thumbnail.
+
+pub mod picture;
+
+pub use picture::Picture;

@@ -1,0 +1,3 @@
+//! The binary: the only composition root.
+
+fn main() {}
