@@ -1,6 +1,6 @@
 //! An engine for tests: paints at once, or as slowly or badly as a test asks.
 
-use crate::{Effective, Engine, EngineError, Observer, Output, Plan, StepReport, Timings};
+use crate::{Effective, Engine, EngineError, EngineSource, Observer, Output, Plan, StepReport, Timings};
 use domain::id::ModelId;
 use domain::quantity::Size;
 use imaging::Picture;
@@ -58,5 +58,22 @@ impl Engine for FakeEngine {
             timings: Timings::default(),
             ignored: Vec::new(),
         })
+    }
+}
+
+/// Serves every app with a [`FakeEngine`], or none at all.
+pub struct FakeEngines {
+    pub step_time: Duration,
+    /// Models for which it says that no weights are installed.
+    pub absent: Vec<ModelId>,
+}
+
+impl EngineSource for FakeEngines {
+    fn model_for(&self, models: &[ModelId]) -> Option<ModelId> {
+        models.iter().find(|model| !self.absent.contains(model)).cloned()
+    }
+
+    fn load(&self, _model: &ModelId) -> Result<Box<dyn Engine>, EngineError> {
+        Ok(Box::new(FakeEngine::new(self.step_time)))
     }
 }

@@ -129,3 +129,12 @@ impl Observer for Unobserved {
         ControlFlow::Continue(())
     }
 }
+
+/// Where engines come from: the weights that are installed here.
+pub trait EngineSource: Send + Sync {
+    /// The model that will serve an app that lists these, best first; `None`: no weights of any are installed.
+    fn model_for(&self, models: &[ModelId]) -> Option<ModelId>;
+
+    /// Loads an engine; slow. Called on the device thread.
+    fn load(&self, model: &ModelId) -> Result<Box<dyn Engine>, EngineError>;
+}
