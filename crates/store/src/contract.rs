@@ -6,6 +6,7 @@ use domain::fault::Fault;
 use domain::id::{AppId, BlobKey, KeyId, TaskId, WorkerId};
 use domain::request::GenerationRequest;
 use domain::task::{Painting, Progress, Task};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
@@ -14,6 +15,9 @@ use tokio::sync::broadcast;
 pub trait TaskStore: Send + Sync {
     /// Queues a task; durable when it returns. The capacity is checked in the same transaction.
     async fn submit(&self, task: NewTask) -> Result<Submission, StoreError>;
+    /// What `submit` would answer because of an earlier call with this idempotency key: `Existing` or `Conflict`.
+    /// `None`: the key is new. Asked before the reference picture is fetched, so that a repeated call is not.
+    async fn remembered(&self, owner: &KeyId, idempotency: &Idempotency) -> Result<Option<Submission>, StoreError>;
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
     /// Newest first; `before` is the last task of the page before.
     async fn list(&self, owner: &KeyId, n_max: u32, before: Option<&TaskId>) -> Result<Vec<Task>, StoreError>;
@@ -64,6 +68,8 @@ pub trait BlobStore: Send + Sync {
     /// Durable when it returns.
     async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), StoreError>;
     async fn get(&self, key: &BlobKey) -> Result<Option<Bytes>, StoreError>;
+    /// When it was put, milliseconds since the Unix epoch; decides when a result expires.
+    async fn stored_ms(&self, key: &BlobKey) -> Result<Option<i64>, StoreError>;
     /// Deleting what is not there is no error.
     async fn delete(&self, key: &BlobKey) -> Result<(), StoreError>;
 }
@@ -185,6 +191,13 @@ pub enum TaskEvent {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Two servers on one folder would each take the other's running tasks for a dead worker's.
+    #[error("the data folder {0} is in use by another server")]
+    InUse(PathBuf),
+    #[error("the data folder {0} cannot be used: {1}")]
+    Folder(PathBuf, std::io::Error),
+    #[error("the database has schema version {found}; this program knows versions up to {known}")]
+    Newer { found: i64, known: i64 },
     #[error("the database failed: {0}")]
     Database(String),
     #[error("the file store failed: {0}")]
