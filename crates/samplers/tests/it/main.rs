@@ -1,0 +1,10 @@
+//! Bit-for-bit comparison with what the reference implementation recorded in `parity/goldens`.
+
+mod noise;
+mod schedules;
+
+use std::path::{Path, PathBuf};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../parity/goldens").join(name)
+}
