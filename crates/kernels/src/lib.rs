@@ -1,1 +1,16 @@
-//! kernels.
+//! CPU compute on plain slices: slices in, slices out, no tensors.
+//!
+//! Every kernel has one portable body; [`dispatch`] compiles it once more for AVX2 and AVX-512 and chooses at run time,
+//! so that one binary runs everywhere. Results do not depend on the number of threads: work is cut by shape alone.
+//! The only crate of the workspace with `unsafe`.
+
+mod dispatch;
+
+pub mod activation;
+pub mod attention;
+pub mod conv;
+pub mod mapped;
+pub mod math;
+pub mod matmul;
+pub mod norm;
+pub mod rope;

@@ -1,0 +1,247 @@
+//! Two-dimensional convolution: strips of the picture are laid out as columns that stay in cache, then multiplied.
+
+use crate::matmul::{Matrix, Mode, Target, Threads, multiply};
+use rayon::prelude::*;
+
+/// Pixels of output whose columns are laid out at a time. 512 columns of 9 · 512 channels are 9 MiB, the most any
+/// layer of the models needs; most need far less.
+const STRIP_PIXELS: usize = 512;
+
+/// One convolution, with its weights.
+#[derive(Clone, Copy)]
+pub struct Conv<'a> {
+    /// `(outputs, inputs, side, side)`
+    pub weight: &'a [f32],
+    /// `(outputs)`
+    pub bias: &'a [f32],
+    pub inputs: usize,
+    pub outputs: usize,
+    /// Of the square kernel: 1 or 3 in the models.
+    pub side: usize,
+    pub stride: usize,
+    pub padding: Padding,
+    /// Whether the picture is doubled first, each pixel becoming four (nearest neighbor); no such picture is made.
+    pub upsample: bool,
+}
+
+/// Zeros around the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Padding {
+    /// Above and to the left.
+    pub before: usize,
+    /// Below and to the right.
+    pub after: usize,
+}
+
+/// Height and width, pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub height: usize,
+    pub width: usize,
+}
+
+impl Conv<'_> {
+    pub fn output_extent(&self, input: Extent) -> Extent {
+        let side = |n: usize| {
+            let seen = if self.upsample { 2 * n } else { n };
+            (seen + self.padding.before + self.padding.after - self.side) / self.stride + 1
+        };
+        Extent { height: side(input.height), width: side(input.width) }
+    }
+}
+
+/// Convolves one picture.
+///
+/// # Shapes
+/// - input: `(inputs, height, width)`; out: `(outputs, height', width')` of [`Conv::output_extent`]
+pub fn convolve(conv: &Conv<'_>, input: &[f32], extent: Extent, out: &mut [f32]) {
+    let output = conv.output_extent(extent);
+    let n_pixels = output.height * output.width;
+    let n_taps = conv.inputs * conv.side * conv.side;
+    assert_eq!(input.len(), conv.inputs * extent.height * extent.width, "convolve: the input does not fit");
+    assert_eq!(out.len(), conv.outputs * n_pixels, "convolve: the output does not fit");
+    assert_eq!(conv.weight.len(), conv.outputs * n_taps, "convolve: the weight does not fit");
+    assert_eq!(conv.bias.len(), conv.outputs, "convolve: the bias does not fit");
+
+    let strips: Vec<Vec<f32>> = (0..n_pixels.div_ceil(STRIP_PIXELS))
+        .into_par_iter()
+        .map_init(Vec::new, |columns, strip| {
+            let first = strip * STRIP_PIXELS;
+            let n_columns = STRIP_PIXELS.min(n_pixels - first);
+            columns.resize(n_taps * STRIP_PIXELS, 0.0);
+            lay_out(conv, input, extent, output.width, first, &mut columns[..n_taps * n_columns]);
+            multiply_strip(conv, &columns[..n_taps * n_columns], n_columns)
+        })
+        .collect();
+    out.par_chunks_mut(n_pixels).enumerate().for_each(|(channel, plane)| {
+        for (plane, strip) in plane.chunks_mut(STRIP_PIXELS).zip(&strips) {
+            let n_columns = plane.len();
+            plane.copy_from_slice(&strip[channel * n_columns..][..n_columns]);
+        }
+    });
+}
+
+/// `(outputs, columns)` of one strip.
+fn multiply_strip(conv: &Conv<'_>, columns: &[f32], n_columns: usize) -> Vec<f32> {
+    let n_taps = conv.inputs * conv.side * conv.side;
+    let mut strip = Vec::with_capacity(conv.outputs * n_columns);
+    for bias in conv.bias {
+        strip.extend(std::iter::repeat_n(*bias, n_columns));
+    }
+    multiply(
+        Matrix::row_major(conv.weight, conv.outputs, n_taps),
+        Matrix::row_major(columns, n_taps, n_columns),
+        1.0,
+        Target { values: &mut strip, row_stride: n_columns, mode: Mode::Accumulate },
+        Threads::One,
+    );
+    strip
+}
+
+/// Writes the columns `(taps, n)` for `n` output pixels from pixel `first` on.
+fn lay_out(conv: &Conv<'_>, input: &[f32], extent: Extent, output_width: usize, first: usize, columns: &mut [f32]) {
+    let side = conv.side;
+    let n_taps = conv.inputs * side * side;
+    let n_columns = columns.len() / n_taps;
+    let plane_len = extent.height * extent.width;
+    for (tap, column) in columns.chunks_mut(n_columns).enumerate() {
+        let (channel, dy, dx) = (tap / (side * side), tap / side % side, tap % side);
+        let plane = &input[channel * plane_len..][..plane_len];
+        let mut filled = 0;
+        while filled < n_columns {
+            let pixel = first + filled;
+            let (y, x) = (pixel / output_width, pixel % output_width);
+            let n = (output_width - x).min(n_columns - filled);
+            let to = &mut column[filled..filled + n];
+            match source_index(y * conv.stride + dy, conv, extent.height) {
+                None => to.fill(0.0),
+                Some(row) => lay_out_row(conv, &plane[row * extent.width..][..extent.width], x, dx, to),
+            }
+            filled += n;
+        }
+    }
+}
+
+/// One tap's values along a row of output pixels from column `x` on.
+fn lay_out_row(conv: &Conv<'_>, row: &[f32], x: usize, dx: usize, to: &mut [f32]) {
+    if conv.stride == 1 && !conv.upsample {
+        // The common case: a shifted copy with zeros beyond either end.
+        let start = x + dx;
+        let n_before = conv.padding.before.saturating_sub(start).min(to.len());
+        let from = (start + n_before).saturating_sub(conv.padding.before).min(row.len());
+        let n_inside = (to.len() - n_before).min(row.len() - from);
+        to[..n_before].fill(0.0);
+        to[n_before..n_before + n_inside].copy_from_slice(&row[from..from + n_inside]);
+        to[n_before + n_inside..].fill(0.0);
+        return;
+    }
+    for (idx, to) in to.iter_mut().enumerate() {
+        *to = source_index((x + idx) * conv.stride + dx, conv, row.len()).map_or(0.0, |column| row[column]);
+    }
+}
+
+/// The row or column of the input under a position of the padded, perhaps doubled, picture.
+fn source_index(padded: usize, conv: &Conv<'_>, len: usize) -> Option<usize> {
+    let seen = padded.checked_sub(conv.padding.before)?;
+    let index = if conv.upsample { seen / 2 } else { seen };
+    (index < len).then_some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        std::iter::repeat_with(next).take(n).collect()
+    }
+
+    /// The definition, in f64.
+    fn plainly(conv: &Conv<'_>, input: &[f32], extent: Extent) -> Vec<f32> {
+        let scale = if conv.upsample { 2 } else { 1 };
+        let (height, width) = (extent.height * scale, extent.width * scale);
+        let output = conv.output_extent(extent);
+        let mut out = Vec::new();
+        for o in 0..conv.outputs {
+            for y in 0..output.height {
+                for x in 0..output.width {
+                    let mut sum = f64::from(conv.bias[o]);
+                    for i in 0..conv.inputs {
+                        for dy in 0..conv.side {
+                            for dx in 0..conv.side {
+                                let (py, px) = (y * conv.stride + dy, x * conv.stride + dx);
+                                let (Some(py), Some(px)) =
+                                    (py.checked_sub(conv.padding.before), px.checked_sub(conv.padding.before))
+                                else {
+                                    continue;
+                                };
+                                if py >= height || px >= width {
+                                    continue;
+                                }
+                                let value = input[(i * extent.height + py / scale) * extent.width + px / scale];
+                                let weight = conv.weight[((o * conv.inputs + i) * conv.side + dy) * conv.side + dx];
+                                sum += f64::from(value) * f64::from(weight);
+                            }
+                        }
+                    }
+                    out.push(sum as f32);
+                }
+            }
+        }
+        out
+    }
+
+    #[derive(Clone, Copy)]
+    struct Case {
+        side: usize,
+        stride: usize,
+        padding: Padding,
+        upsample: bool,
+        extent: Extent,
+    }
+
+    #[track_caller]
+    fn check(case: Case) {
+        let (inputs, outputs) = (3, 5);
+        let weight = numbers(outputs * inputs * case.side * case.side, 1);
+        let bias = numbers(outputs, 2);
+        let conv = Conv {
+            weight: &weight,
+            bias: &bias,
+            inputs,
+            outputs,
+            side: case.side,
+            stride: case.stride,
+            padding: case.padding,
+            upsample: case.upsample,
+        };
+        let input = numbers(inputs * case.extent.height * case.extent.width, 3);
+        let output = conv.output_extent(case.extent);
+        let mut out = vec![f32::NAN; outputs * output.height * output.width];
+        convolve(&conv, &input, case.extent, &mut out);
+        for (idx, (got, expected)) in out.iter().zip(plainly(&conv, &input, case.extent)).enumerate() {
+            assert!((got - expected).abs() < 1e-5, "element {idx}: {got} instead of {expected}");
+        }
+    }
+
+    const SAME: Padding = Padding { before: 1, after: 1 };
+
+    #[test]
+    fn every_form_the_models_use_matches_the_definition() {
+        for (height, width) in [(1, 1), (2, 3), (7, 5), (16, 24), (40, 33)] {
+            let extent = Extent { height, width };
+            let plain = Case { side: 3, stride: 1, padding: SAME, upsample: false, extent };
+            check(plain);
+            check(Case { upsample: true, ..plain });
+            check(Case { side: 1, padding: Padding { before: 0, after: 0 }, ..plain });
+            if height > 1 {
+                check(Case { stride: 2, padding: Padding { before: 0, after: 1 }, ..plain });
+                check(Case { stride: 2, ..plain });
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! One body, compiled for several instruction sets, chosen at run time.
+
+/// Declares `fn name(args) -> ret` whose body runs with the widest vectors that the processor has.
+///
+/// The body must be plain arithmetic on slices: what it calls must be `#[inline(always)]` to be compiled with it.
+macro_rules! dispatched {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$doc])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn portable($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    portable($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    portable($($arg),*)
+                }
+                match $crate::dispatch::level() {
+                    // SAFETY: `level` found every feature that the function enables on this processor.
+                    $crate::dispatch::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::dispatch::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::dispatch::Level::Portable => {}
+                }
+            }
+            portable($($arg),*)
+        }
+    };
+}
+
+pub(crate) use dispatched;
+
+/// The widest instruction set that the kernels know and this processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn level() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match (avx512, avx2) {
+        (true, true) => Level::Avx512,
+        (false, true) => Level::Avx2,
+        _ => Level::Portable,
+    }
+}
