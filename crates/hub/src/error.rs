@@ -1,0 +1,19 @@
+//! What can be wrong with a file that an operator wrote or a folder that an operator named.
+
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// The file is not TOML at all.
+    #[error("{file}: {problem}")]
+    Syntax { file: String, problem: String },
+    /// One field of one entry.
+    #[error("{file}, {entry}: {field}: {problem}")]
+    Field { file: String, entry: String, field: String, problem: String },
+    #[error("{0} cannot be read")]
+    Unreadable(PathBuf, #[source] std::io::Error),
+    #[error("{0} holds no model: neither a model_index.json nor folders with one")]
+    NoModel(PathBuf),
+    #[error("{path}: {problem}")]
+    Index { path: PathBuf, problem: String },
+}

@@ -1,0 +1,211 @@
+//! Which weights lie on this machine: an operator's folder, and what travels inside the program.
+
+use crate::error::HubError;
+use crate::registry::Registry;
+use domain::id::ModelId;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The file that every model in the diffusers layout has.
+pub const INDEX_FILE: &str = "model_index.json";
+/// The model that is always there.
+const EMBEDDED_MODEL: &str = "pentimento-nano";
+static EMBEDDED: &[EmbeddedFile] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// Where installed weights are.
+#[derive(Clone, Debug)]
+pub enum Installed {
+    /// A folder in the diffusers layout.
+    Folder(PathBuf),
+    /// Inside the program; paths as in a folder.
+    Embedded(&'static [EmbeddedFile]),
+}
+
+pub struct EmbeddedFile {
+    /// Relative, with `/` between its parts.
+    pub path: &'static str,
+    pub bytes: &'static [u8],
+}
+
+/// Never prints weights.
+impl std::fmt::Debug for EmbeddedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} bytes)", self.path, self.bytes.len())
+    }
+}
+
+/// The installed weights, by model.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    dir: Option<PathBuf>,
+    models: BTreeMap<ModelId, Installed>,
+}
+
+#[derive(Deserialize)]
+struct ModelIndex {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+}
+
+impl Shelf {
+    /// What travels inside the program, alone.
+    pub fn embedded() -> Self {
+        let mut models = BTreeMap::new();
+        if EMBEDDED.iter().any(|file| file.path == INDEX_FILE) {
+            let id = ModelId::parse(EMBEDDED_MODEL).expect("a valid id, this is a bug");
+            models.insert(id, Installed::Embedded(EMBEDDED));
+        }
+        Self { dir: None, models }
+    }
+
+    /// Also the models of a folder: a folder of model folders, each named by its model, or one model's own folder.
+    /// A model in the folder goes before the embedded one of the same name.
+    pub fn open(dir: &Path, registry: &Registry) -> Result<Self, HubError> {
+        let dir = fs::canonicalize(dir).map_err(|error| HubError::Unreadable(dir.to_owned(), error))?;
+        let mut shelf = Self { dir: Some(dir.clone()), ..Self::embedded() };
+        if dir.join(INDEX_FILE).is_file() {
+            let model = model_of_folder(&dir, registry)?;
+            shelf.models.insert(model, Installed::Folder(dir));
+            return Ok(shelf);
+        }
+        let mut n_found = 0;
+        let unreadable = |error| HubError::Unreadable(dir.clone(), error);
+        for entry in fs::read_dir(&dir).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let id = path.file_name().and_then(|name| name.to_str()).and_then(ModelId::parse);
+            if let Some(id) = id.filter(|_| path.join(INDEX_FILE).is_file()) {
+                shelf.models.insert(id, Installed::Folder(path));
+                n_found += 1;
+            }
+        }
+        // An empty folder is a place for weights to come; one with other things in it is more likely a mistake.
+        let is_empty = fs::read_dir(&dir).map_err(unreadable)?.next().is_none();
+        if n_found == 0 && !is_empty { Err(HubError::NoModel(dir)) } else { Ok(shelf) }
+    }
+
+    pub fn find(&self, id: &ModelId) -> Option<&Installed> {
+        self.models.get(id)
+    }
+
+    /// The first of these that is installed.
+    pub fn first_of(&self, ids: &[ModelId]) -> Option<&ModelId> {
+        ids.iter().find_map(|id| self.models.get_key_value(id)).map(|(id, _)| id)
+    }
+
+    pub fn list(&self) -> impl Iterator<Item = (&ModelId, &Installed)> {
+        self.models.iter()
+    }
+
+    /// One sentence: which command installs these weights.
+    pub fn how_to_install(&self, id: &ModelId, registry: &Registry) -> String {
+        let dir = self.dir.as_deref().map_or_else(|| "WEIGHTS".to_owned(), |dir| dir.display().to_string());
+        let restart = match self.dir {
+            Some(_) => "restart the server".to_owned(),
+            None => format!("start the server with --weights {dir}"),
+        };
+        let absent = format!("no weights for {id} are installed");
+        let Some(model) = registry.get(id) else {
+            return format!("{absent}; put a folder in the diffusers layout at {dir}/{id} and {restart}");
+        };
+        match (&model.repository, &model.note) {
+            (Some(repository), _) => {
+                let ask = if model.gated { ", once its licence is accepted there" } else { "" };
+                format!(
+                    "{absent}; `huggingface-cli download {repository} --local-dir {dir}/{id}` installs them{ask}; \
+                     then {restart}"
+                )
+            }
+            (None, Some(note)) => format!("{absent}: {note}; put it at {dir}/{id} and {restart}"),
+            (None, None) => format!("{absent}; put a folder in the diffusers layout at {dir}/{id} and {restart}"),
+        }
+    }
+}
+
+/// A folder named by a model is that model; any other is known by its pipeline.
+fn model_of_folder(dir: &Path, registry: &Registry) -> Result<ModelId, HubError> {
+    let named = dir.file_name().and_then(|name| name.to_str()).and_then(ModelId::parse);
+    if let Some(id) = named.filter(|id| registry.get(id).is_some()) {
+        return Ok(id);
+    }
+    let path = dir.join(INDEX_FILE);
+    let wrong = |problem: String| HubError::Index { path: path.clone(), problem };
+    let bytes = fs::read(&path).map_err(|error| HubError::Unreadable(path.clone(), error))?;
+    let index: ModelIndex = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    match registry.of_pipeline(&index.class_name) {
+        Some(model) => Ok(model.id.clone()),
+        None => Err(wrong(format!("no app is served by a {}; name the folder by its model", index.class_name))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry;
+
+    fn id(text: &str) -> ModelId {
+        ModelId::parse(text).unwrap()
+    }
+
+    fn model_folder(dir: &Path, class_name: &str) {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join(INDEX_FILE), format!(r#"{{"_class_name": "{class_name}", "vae": ["a", "b"]}}"#)).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_folders_is_read_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        model_folder(&dir.path().join("flux-canny"), "FluxControlPipeline");
+        model_folder(&dir.path().join("my-own"), "FluxPipeline");
+        fs::create_dir(dir.path().join("flux-depth")).unwrap();
+        let shelf = Shelf::open(dir.path(), &registry::built_in()).unwrap();
+        assert!(matches!(shelf.find(&id("flux-canny")), Some(Installed::Folder(_))));
+        assert!(shelf.find(&id("my-own")).is_some());
+        assert!(shelf.find(&id("flux-depth")).is_none(), "a folder without an index is no model");
+        assert_eq!(shelf.first_of(&[id("flux-dev"), id("my-own")]), Some(&id("my-own")));
+        assert_eq!(shelf.first_of(&[id("flux-dev")]), None);
+    }
+
+    #[test]
+    fn one_models_own_folder_is_known_by_its_name_or_its_pipeline() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |folder: &str, class_name: &str, expect: &str| {
+            let path = dir.path().join(folder);
+            model_folder(&path, class_name);
+            let shelf = Shelf::open(&path, &registry::built_in()).unwrap();
+            assert!(shelf.find(&id(expect)).is_some_and(|found| matches!(found, Installed::Folder(_))), "{folder}");
+        };
+        check("flux-schnell", "FluxPipeline", "flux-schnell");
+        check("FLUX.1-dev", "FluxPipeline", "flux-dev");
+        check("tiny-xl", "StableDiffusionXLPipeline", "sdxl-base");
+        let other = dir.path().join("other");
+        model_folder(&other, "KandinskyPipeline");
+        let error = Shelf::open(&other, &registry::built_in()).unwrap_err().to_string();
+        assert!(error.contains("KandinskyPipeline"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_folder_is_an_error_and_an_empty_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Shelf::open(dir.path(), &registry::built_in()).is_ok());
+        fs::write(dir.path().join("notes.txt"), "hello").unwrap();
+        assert!(matches!(Shelf::open(dir.path(), &registry::built_in()), Err(HubError::NoModel(_))));
+        let absent = dir.path().join("absent");
+        assert!(matches!(Shelf::open(&absent, &registry::built_in()), Err(HubError::Unreadable(..))));
+    }
+
+    #[test]
+    fn the_message_for_absent_weights_names_a_command() {
+        let registry = registry::built_in();
+        let message = Shelf::embedded().how_to_install(&id("flux-canny"), &registry);
+        assert_eq!(
+            message,
+            "no weights for flux-canny are installed; `huggingface-cli download black-forest-labs/FLUX.1-Canny-dev \
+             --local-dir WEIGHTS/flux-canny` installs them, once its licence is accepted there; then start the server \
+             with --weights WEIGHTS"
+        );
+        let message = Shelf::embedded().how_to_install(&id("cartoon"), &registry);
+        assert!(message.contains("any SDXL checkpoint in the diffusers layout"), "{message}");
+    }
+}

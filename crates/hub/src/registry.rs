@@ -1,0 +1,101 @@
+//! The weights that can serve an app, whether or not they are installed.
+
+use crate::entry::{Entry, entries};
+use crate::error::HubError;
+use domain::id::ModelId;
+
+const BUILT_IN: &str = include_str!("../data/models.toml");
+
+#[derive(Clone, Debug)]
+pub struct Registry {
+    models: Vec<ModelEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelEntry {
+    pub id: ModelId,
+    pub name: String,
+    /// `owner/name` on huggingface.co.
+    pub repository: Option<String>,
+    pub licence: String,
+    /// The owner wants to be asked before a download.
+    pub gated: bool,
+    /// The weights travel inside the program.
+    pub embedded: bool,
+    /// How the pipeline's class in `model_index.json` begins.
+    pub pipeline: Option<String>,
+    pub note: Option<String>,
+}
+
+/// The weights that this version knows of.
+pub fn built_in() -> Registry {
+    parse("the built-in registry", BUILT_IN).expect("the built-in registry is valid, this is a bug")
+}
+
+fn parse(file: &str, text: &str) -> Result<Registry, HubError> {
+    let models = entries(file, text, "model")?.into_iter().map(model).collect::<Result<_, _>>()?;
+    Ok(Registry { models })
+}
+
+fn model(mut entry: Entry) -> Result<ModelEntry, HubError> {
+    let id = entry.text("id")?;
+    let model = ModelEntry {
+        id: ModelId::parse(&id).ok_or_else(|| entry.wrong("id", format!("{id} cannot be a model's id")))?,
+        name: entry.text("name")?,
+        repository: entry.text_if_any("repository")?,
+        licence: entry.text("licence")?,
+        gated: entry.flag("gated")?,
+        embedded: entry.flag_or_false("embedded")?,
+        pipeline: entry.text_if_any("pipeline")?,
+        note: entry.text_if_any("note")?,
+    };
+    entry.nothing_else()?;
+    Ok(model)
+}
+
+impl Registry {
+    pub fn models(&self) -> &[ModelEntry] {
+        &self.models
+    }
+
+    pub fn get(&self, id: &ModelId) -> Option<&ModelEntry> {
+        self.models.iter().find(|model| model.id == *id)
+    }
+
+    /// The model whose pipeline this class name begins like; the longest match wins.
+    pub fn of_pipeline(&self, class_name: &str) -> Option<&ModelEntry> {
+        let matching = self.models.iter().filter_map(|model| {
+            let prefix = model.pipeline.as_deref()?;
+            class_name.starts_with(prefix).then_some((prefix.len(), model))
+        });
+        matching.max_by_key(|(length, _)| *length).map(|(_, model)| model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_is_known_by_the_longest_match() {
+        let registry = built_in();
+        let check = |class_name: &str, expect: Option<&str>| {
+            let found = registry.of_pipeline(class_name).map(|model| model.id.as_str());
+            assert_eq!(found, expect, "{class_name}");
+        };
+        check("FluxPipeline", Some("flux-dev"));
+        check("FluxImg2ImgPipeline", Some("flux-dev"));
+        check("FluxControlPipeline", Some("flux-canny"));
+        check("FluxPriorReduxPipeline", Some("flux-redux"));
+        check("StableDiffusionXLImg2ImgPipeline", Some("sdxl-base"));
+        check("StableDiffusionPipeline", None);
+    }
+
+    #[test]
+    fn only_the_nano_model_is_embedded() {
+        let registry = built_in();
+        let embedded: Vec<&str> =
+            registry.models().iter().filter(|model| model.embedded).map(|model| model.id.as_str()).collect();
+        assert_eq!(embedded, ["pentimento-nano"]);
+    }
+}
