@@ -1,0 +1,148 @@
+//! The arrows of ARCHITECTURE.md: which crate may depend on which, and who alone may name what from outside.
+//!
+//! Dev-dependencies are exempt: a test may put a crate together with whatever shows it at work.
+
+use super::Finding;
+use super::manifest::{Dependency, Kind, crate_of, dependencies};
+use super::tree::File;
+
+/// Every crate and the crates of ours that it may use, from the ground up. An arrow never points upwards.
+const ARROWS: [(&str, &[&str]); 16] = [
+    ("domain", &[]),
+    ("kernels", &[]),
+    ("nn", &["kernels"]),
+    ("samplers", &["domain"]),
+    ("imaging", &["domain"]),
+    ("models", &["nn"]),
+    ("engine", &["domain", "imaging"]),
+    ("store", &["domain"]),
+    ("ingest", &["domain", "imaging"]),
+    ("hub", &["domain"]),
+    ("pipelines", &["domain", "imaging", "engine", "hub", "models", "samplers", "nn"]),
+    ("app", &["domain", "imaging", "store", "ingest", "hub"]),
+    ("worker", &["domain", "imaging", "engine", "store", "hub"]),
+    ("api", &["domain", "app"]),
+    (
+        "pentimento",
+        &["domain", "imaging", "engine", "store", "ingest", "hub", "nn", "pipelines", "app", "worker", "api"],
+    ),
+    // What tests share; only dev-dependencies may name it.
+    ("testkit", &["domain", "imaging", "engine", "store"]),
+];
+
+/// What only some crates may name: HTTP serving, SQL and files, tensors, the terminal.
+const OWNED: [(&str, &[&str]); 15] = [
+    ("axum", &["api"]),
+    ("tower-http", &["api"]),
+    ("utoipa", &["api"]),
+    ("rusqlite", &["store"]),
+    ("object_store", &["store"]),
+    ("candle-core", &["nn", "models", "pipelines"]),
+    ("safetensors", &["nn"]),
+    ("memmap2", &["kernels"]),
+    ("tokenizers", &["pipelines"]),
+    ("image", &["imaging"]),
+    ("fast_image_resize", &["imaging"]),
+    ("moxcms", &["imaging"]),
+    ("clap", &["pentimento"]),
+    ("indicatif", &["pentimento"]),
+    ("tracing-subscriber", &["pentimento"]),
+];
+
+/// Crates whose outside dependencies are all named here.
+const PLAIN: [(&str, &[&str]); 4] = [
+    ("domain", &["thiserror"]),
+    ("engine", &["thiserror"]),
+    ("samplers", &["thiserror", "half"]),
+    ("kernels", &["gemm", "memmap2", "rayon", "half"]),
+];
+
+pub(super) fn check(files: &[File], findings: &mut Vec<Finding>) {
+    for file in files {
+        let Some(name) = crate_of(&file.path) else { continue };
+        for dependency in dependencies(&file.text).iter().filter(|dependency| dependency.kind != Kind::Dev) {
+            if let Some(message) = refusal(name, dependency) {
+                findings.push(Finding::new(&file.path, dependency.line, message));
+            }
+        }
+        if row(&ARROWS, name).is_none() {
+            findings.push(Finding::new(&file.path, 0, "the crate has no row among the arrows of tidy"));
+        }
+    }
+    if let Some(map) = files.iter().find(|file| file.path == "ARCHITECTURE.md") {
+        for (name, _) in ARROWS.iter().filter(|(name, _)| !map.text.contains(&format!("`crates/{name}`"))) {
+            findings.push(Finding::new(&map.path, 0, format!("the map does not name `crates/{name}`")));
+        }
+    }
+}
+
+/// Why this crate may not depend on that one.
+fn refusal(name: &str, dependency: &Dependency<'_>) -> Option<String> {
+    let needs = dependency.name;
+    if row(&ARROWS, needs).is_some() {
+        let allowed = row(&ARROWS, name)?;
+        let message = || format!("no arrow leads from `{name}` to `{needs}`; allowed: {}", allowed.join(", "));
+        return (!allowed.contains(&needs)).then(message);
+    }
+    if let Some(owners) = row(&OWNED, needs) {
+        let message = || format!("only {} may name `{needs}`", owners.join(", "));
+        return (!owners.contains(&name)).then(message);
+    }
+    let plain = row(&PLAIN, name)?;
+    (!plain.contains(&needs)).then(|| format!("`{name}` stays plain; from outside it may use {}", plain.join(", ")))
+}
+
+fn row<'a>(table: &[(&str, &'a [&'a str])], name: &str) -> Option<&'a [&'a str]> {
+    table.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bad::refused;
+    use super::*;
+
+    fn found(name: &str, tables: &str) -> Vec<String> {
+        let mut findings = Vec::new();
+        check(&[File::new(&format!("crates/{name}/Cargo.toml"), tables)], &mut findings);
+        findings.iter().map(Finding::to_string).collect()
+    }
+
+    #[test]
+    fn the_table_itself_points_down() {
+        for (idx, (name, allowed)) in ARROWS.iter().enumerate() {
+            for needs in *allowed {
+                let place = ARROWS.iter().position(|(other, _)| other == needs);
+                assert!(place.is_some_and(|place| place < idx), "{name} -> {needs}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_arrow_that_is_not_drawn_is_refused() {
+        refused(&found("domain", "[dependencies]\napi.workspace = true\n"), "crates/domain/Cargo.toml:2:", "no arrow");
+        refused(&found("api", "[dependencies]\nstore.workspace = true\n"), "crates/api/Cargo.toml:2:", "no arrow");
+        refused(&found("app", "[dependencies]\ntestkit.workspace = true\n"), "crates/app/Cargo.toml:2:", "no arrow");
+        assert!(found("api", "[dependencies]\napp.workspace = true\n").is_empty());
+        assert!(found("api", "[dev-dependencies]\nstore.workspace = true\n").is_empty());
+    }
+
+    #[test]
+    fn what_one_crate_owns_is_refused_elsewhere() {
+        for (needs, owners) in OWNED {
+            let tables = format!("[dependencies]\n{needs}.workspace = true\n");
+            refused(&found("app", &tables), "crates/app/Cargo.toml:2:", needs);
+            assert!(found(owners[0], &tables).is_empty(), "{needs}");
+        }
+    }
+
+    #[test]
+    fn plain_crates_stay_plain() {
+        refused(&found("domain", "[dependencies]\nserde.workspace = true\n"), "crates/domain/Cargo.toml:2:", "plain");
+        refused(&found("engine", "[dependencies]\ntokio.workspace = true\n"), "crates/engine/Cargo.toml:2:", "plain");
+    }
+
+    #[test]
+    fn a_crate_without_a_row_is_refused() {
+        refused(&found("stranger", "[package]\n"), "crates/stranger/Cargo.toml:", "no row");
+    }
+}
