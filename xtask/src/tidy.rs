@@ -10,14 +10,17 @@ mod licences;
 mod links;
 mod logs;
 mod manifest;
+mod once;
 mod shape;
 mod source;
 mod text;
 mod tree;
 
 use crate::stages::Outcome;
+use crate::tools;
 use std::fmt;
 use std::path::Path;
+use std::process::Stdio;
 
 /// Prints what breaks a rule.
 pub(crate) fn report(root: &Path) -> Outcome {
@@ -47,8 +50,20 @@ fn check(root: &Path) -> Result<Vec<Finding>, String> {
     links::check(&files, root, &mut findings);
     arrows::check(&files, &mut findings);
     licences::check(&files, root, &mut findings);
+    once::check(root, &mut findings);
     findings.sort();
     Ok(findings)
+}
+
+/// What `cargo tree` says of the packages that `Cargo.lock` names.
+fn cargo_tree(root: &Path, arguments: &[&str]) -> Result<String, String> {
+    let output = tools::cargo(root).args(["tree", "--locked"]).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("cargo does not start: {error}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
 }
 
 const RULES: [fn(&tree::File, &mut Vec<Finding>); 5] =

@@ -1,10 +1,8 @@
 //! The rule for licences: every package that the workspace resolves to may be used under those that `deny.toml` allows.
 
-use super::Finding;
 use super::tree::File;
-use crate::tools;
+use super::{Finding, cargo_tree};
 use std::path::Path;
-use std::process::Stdio;
 
 const LIST: &str = "deny.toml";
 
@@ -14,7 +12,9 @@ pub(super) fn check(files: &[File], root: &Path, findings: &mut Vec<Finding>) {
         return;
     };
     let allowed = allowed_by(&list.text);
-    match packages(root) {
+    // One line `LICENCE|PACKAGE` for each package, whatever machine it is for.
+    let packages = cargo_tree(root, &["--workspace", "--target", "all", "--prefix", "none", "--format", "{l}|{p}"]);
+    match packages {
         Ok(packages) => refuse(&packages, &allowed, findings),
         Err(error) => findings.push(Finding::new("Cargo.lock", 0, error)),
     }
@@ -39,18 +39,6 @@ fn allowed_by(text: &str) -> Vec<&str> {
     let list = table.split_once("allow = [").map(|(_, list)| list).unwrap_or_default();
     let list = list.split(']').next().unwrap_or_default();
     list.split('"').skip(1).step_by(2).collect()
-}
-
-/// One line `LICENCE|PACKAGE` for each package, whatever machine it is for.
-fn packages(root: &Path) -> Result<String, String> {
-    let arguments = ["tree", "--locked", "--workspace", "--target", "all", "--prefix", "none", "--format", "{l}|{p}"];
-    let output = tools::cargo(root).args(arguments).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("cargo does not start: {error}"))?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(format!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr).trim()))
-    }
 }
 
 /// Whether an SPDX expression can be met by the allowed licences. An old manner writes `/` for `OR`.
