@@ -1,1 +1,9 @@
-//! models.
+//! The architectures, each once: no files, no pipelines, no apps. A mode, a precision or a guidance is an input or a
+//! property of a layer, never a second architecture.
+
+pub mod clip;
+pub mod config;
+pub mod flux;
+pub mod probe;
+pub mod t5;
+pub mod vae;

@@ -17,3 +17,12 @@ pub mod weights;
 pub use error::{Error, Result};
 pub use kernels::activation::Activation;
 pub use weights::Weights;
+
+use candle_core::Tensor;
+
+/// Applies an activation to every element.
+pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    let mut out = values::to_vec(x)?;
+    kernels::activation::activate(activation, &mut out);
+    values::tensor(out, x.dims())
+}

@@ -91,18 +91,12 @@ impl RmsNorm {
     /// - x, output: `(…, n)`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut out = values::to_vec(x)?;
-        self.normalize_rows(&mut out)?;
-        values::tensor(out, x.dims())
-    }
-
-    /// Normalizes rows of `n` in place.
-    pub(crate) fn normalize_rows(&self, rows: &mut [f32]) -> Result<()> {
         let weight = Values::of(&self.weight)?;
-        if !rows.len().is_multiple_of(weight.len()) {
-            return Err(Error::Shape(format!("an RMS norm over {} got {} elements", weight.len(), rows.len())));
+        if x.dims().last() != Some(&weight.len()) {
+            return Err(Error::Shape(format!("an RMS norm over {} got {:?}", weight.len(), x.dims())));
         }
-        kernels::norm::rms_norm(rows, &weight, self.eps as f32);
-        Ok(())
+        kernels::norm::rms_norm(&mut out, &weight, self.eps as f32);
+        values::tensor(out, x.dims())
     }
 }
 

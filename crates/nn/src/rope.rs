@@ -1,6 +1,5 @@
 //! Rotary position embedding over several axes (Su et al., arXiv:2104.09864), as FLUX uses it.
 
-use crate::norm::RmsNorm;
 use crate::values;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -42,32 +41,17 @@ impl Rope {
         Ok(Self { cos, sin, n_tokens: positions.len(), dim })
     }
 
-    /// RMS norm of every head, then rotation: what FLUX does to queries and keys.
-    ///
-    /// # Shapes
-    /// - x, output: `(b, tokens, heads · dim)`
-    pub fn normalize_and_rotate(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
-        self.rotated(x, Some(norm))
-    }
-
-    /// Rotation alone, of what is normalized already.
+    /// Rotates every head of every token.
     ///
     /// # Shapes
     /// - x, output: `(b, tokens, heads · dim)`
     pub fn rotate(&self, x: &Tensor) -> Result<Tensor> {
-        self.rotated(x, None)
-    }
-
-    fn rotated(&self, x: &Tensor, norm: Option<&RmsNorm>) -> Result<Tensor> {
         let (_, n_tokens, width) = x.dims3()?;
         if n_tokens != self.n_tokens || !width.is_multiple_of(self.dim) {
             let angles = format!("{} positions of {}", self.n_tokens, self.dim);
             return Err(Error::Shape(format!("rotary angles for {angles} got {:?}", x.dims())));
         }
         let mut out = values::to_vec(x)?;
-        if let Some(norm) = norm {
-            norm.normalize_rows(&mut out)?;
-        }
         for picture in out.chunks_mut(n_tokens * width) {
             kernels::rope::rotate_pairs(picture, width / self.dim, &self.cos, &self.sin, self.dim);
         }

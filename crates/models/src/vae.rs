@@ -1,0 +1,340 @@
+//! The convolutional autoencoder of FLUX and SDXL (Rombach et al., arXiv:2112.10752; diffusers 0.42.1,
+//! `models/autoencoders/autoencoder_kl.py`).
+
+use candle_core::{D, Tensor};
+use nn::attention::{Heads, attend};
+use nn::conv::{Conv2d, Form, Padding};
+use nn::linear::Linear;
+use nn::norm::GroupNorm;
+use nn::{Error, Result, Weights};
+use serde::Deserialize;
+
+/// Of every group norm; with 1e-5 a result still looks right and is not.
+const NORM_EPS: f64 = 1e-6;
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Config {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub latent_channels: usize,
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    pub norm_num_groups: usize,
+    pub scaling_factor: f64,
+    #[serde(default)]
+    pub shift_factor: Option<f64>,
+    #[serde(default = "yes")]
+    pub use_quant_conv: bool,
+    #[serde(default = "yes")]
+    pub use_post_quant_conv: bool,
+    #[serde(default = "yes")]
+    pub mid_block_add_attention: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Config {
+    /// Pixels per latent, on each side.
+    pub fn factor(&self) -> usize {
+        1 << (self.block_out_channels.len().max(1) - 1)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.block_out_channels.is_empty() || self.block_out_channels.len() > 8 {
+            return Err(Error::Shape(format!("an autoencoder of {} blocks", self.block_out_channels.len())));
+        }
+        Ok(())
+    }
+
+    fn last_channels(&self) -> usize {
+        self.block_out_channels.last().copied().unwrap_or_default()
+    }
+}
+
+/// A diagonal Gaussian over latents, before scaling.
+pub struct LatentDistribution {
+    /// `(b, latent_channels, h, w)`
+    pub mean: Tensor,
+    /// `(b, latent_channels, h, w)`, clamped to -30 to 20.
+    pub logvar: Tensor,
+}
+
+pub struct Autoencoder {
+    encoder: Encoder,
+    decoder: Decoder,
+    quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Conv2d>,
+}
+
+impl Autoencoder {
+    pub fn new(config: &Config, weights: &Weights) -> Result<Self> {
+        config.check()?;
+        let c = config.latent_channels;
+        let quant_conv = config.use_quant_conv.then(|| pointwise(&weights.at("quant_conv"), 2 * c));
+        let post_quant_conv = config.use_post_quant_conv.then(|| pointwise(&weights.at("post_quant_conv"), c));
+        Ok(Self {
+            encoder: Encoder::new(config, &weights.at("encoder"))?,
+            decoder: Decoder::new(config, &weights.at("decoder"))?,
+            quant_conv: quant_conv.transpose()?,
+            post_quant_conv: post_quant_conv.transpose()?,
+        })
+    }
+
+    /// # Shapes
+    /// - image: `(b, 3, h, w)`, -1 to 1, both sides multiples of the factor
+    pub fn encode(&self, image: &Tensor) -> Result<LatentDistribution> {
+        let mut moments = self.encoder.forward(image)?;
+        if let Some(conv) = &self.quant_conv {
+            moments = conv.forward(&moments)?;
+        }
+        let c = moments.dim(1)? / 2;
+        let mean = moments.narrow(1, 0, c)?.contiguous()?;
+        let logvar = moments.narrow(1, c, c)?.contiguous()?.clamp(-30.0, 20.0)?;
+        Ok(LatentDistribution { mean, logvar })
+    }
+
+    /// # Shapes
+    /// - latent: `(b, latent_channels, h, w)`; output: `(b, 3, h · factor, w · factor)`, about -1 to 1
+    pub fn decode(&self, latent: &Tensor) -> Result<Tensor> {
+        match &self.post_quant_conv {
+            None => self.decoder.forward(latent),
+            Some(conv) => self.decoder.forward(&conv.forward(latent)?),
+        }
+    }
+}
+
+impl LatentDistribution {
+    /// `mean + exp(logvar / 2) * noise`.
+    ///
+    /// # Shapes
+    /// - noise, output: `(b, latent_channels, h, w)`
+    pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
+        let deviation = (&self.logvar * 0.5)?.exp()?;
+        Ok((&self.mean + (deviation * noise)?)?)
+    }
+}
+
+struct Encoder {
+    conv_in: Conv2d,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+struct DownBlock {
+    resnets: Vec<ResnetBlock>,
+    /// The last block keeps its size.
+    downsampler: Option<Conv2d>,
+}
+
+impl Encoder {
+    fn new(config: &Config, weights: &Weights) -> Result<Self> {
+        let channels = &config.block_out_channels;
+        let mut down_blocks = Vec::new();
+        let mut inputs = channels[0];
+        for (idx, outputs) in channels.iter().copied().enumerate() {
+            let weights = weights.at("down_blocks").at(idx);
+            let n = Stack { n_resnets: config.layers_per_block, inputs, outputs, n_groups: config.norm_num_groups };
+            // Zeros only below and to the right, as the reference pads.
+            let padding = Padding { before: 0, after: 1 };
+            let halve = Form { stride: 2, padding, ..Form::same(outputs, outputs) };
+            let sampler = (idx + 1 < channels.len()).then(|| Conv2d::new(&weights.at("downsamplers.0.conv"), halve));
+            down_blocks.push(DownBlock { resnets: n.resnets(&weights)?, downsampler: sampler.transpose()? });
+            inputs = outputs;
+        }
+        let last = config.last_channels();
+        Ok(Self {
+            conv_in: Conv2d::new(&weights.at("conv_in"), Form::same(config.in_channels, channels[0]))?,
+            down_blocks,
+            mid_block: MidBlock::new(config, &weights.at("mid_block"))?,
+            conv_norm_out: GroupNorm::new(&weights.at("conv_norm_out"), config.norm_num_groups, last, NORM_EPS)?,
+            conv_out: Conv2d::new(&weights.at("conv_out"), Form::same(last, 2 * config.latent_channels))?,
+        })
+    }
+
+    fn forward(&self, image: &Tensor) -> Result<Tensor> {
+        let mut hidden = self.conv_in.forward(image)?;
+        for block in &self.down_blocks {
+            for resnet in &block.resnets {
+                hidden = resnet.forward(&hidden)?;
+            }
+            if let Some(downsampler) = &block.downsampler {
+                hidden = downsampler.forward(&hidden)?;
+            }
+        }
+        hidden = self.mid_block.forward(&hidden)?;
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&hidden)?)
+    }
+}
+
+struct Decoder {
+    conv_in: Conv2d,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+struct UpBlock {
+    resnets: Vec<ResnetBlock>,
+    /// The last block keeps its size.
+    upsampler: Option<Conv2d>,
+}
+
+impl Decoder {
+    fn new(config: &Config, weights: &Weights) -> Result<Self> {
+        let mut up_blocks = Vec::new();
+        let mut inputs = config.last_channels();
+        for (idx, outputs) in config.block_out_channels.iter().rev().copied().enumerate() {
+            let weights = weights.at("up_blocks").at(idx);
+            // A decoder's block has one more layer than an encoder's.
+            let n = Stack { n_resnets: config.layers_per_block + 1, inputs, outputs, n_groups: config.norm_num_groups };
+            let double = Form { upsample: true, ..Form::same(outputs, outputs) };
+            let is_last = idx + 1 == config.block_out_channels.len();
+            let sampler = (!is_last).then(|| Conv2d::new(&weights.at("upsamplers.0.conv"), double));
+            up_blocks.push(UpBlock { resnets: n.resnets(&weights)?, upsampler: sampler.transpose()? });
+            inputs = outputs;
+        }
+        let (first, last) = (config.block_out_channels[0], config.last_channels());
+        Ok(Self {
+            conv_in: Conv2d::new(&weights.at("conv_in"), Form::same(config.latent_channels, last))?,
+            mid_block: MidBlock::new(config, &weights.at("mid_block"))?,
+            up_blocks,
+            conv_norm_out: GroupNorm::new(&weights.at("conv_norm_out"), config.norm_num_groups, first, NORM_EPS)?,
+            conv_out: Conv2d::new(&weights.at("conv_out"), Form::same(first, config.out_channels))?,
+        })
+    }
+
+    fn forward(&self, latent: &Tensor) -> Result<Tensor> {
+        let mut hidden = self.mid_block.forward(&self.conv_in.forward(latent)?)?;
+        for block in &self.up_blocks {
+            for resnet in &block.resnets {
+                hidden = resnet.forward(&hidden)?;
+            }
+            if let Some(upsampler) = &block.upsampler {
+                hidden = upsampler.forward(&hidden)?;
+            }
+        }
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&hidden)?)
+    }
+}
+
+struct MidBlock {
+    resnet_0: ResnetBlock,
+    attention: Option<SpatialAttention>,
+    resnet_1: ResnetBlock,
+}
+
+impl MidBlock {
+    fn new(config: &Config, weights: &Weights) -> Result<Self> {
+        let (c, n_groups) = (config.last_channels(), config.norm_num_groups);
+        let attention =
+            config.mid_block_add_attention.then(|| SpatialAttention::new(c, n_groups, &weights.at("attentions.0")));
+        Ok(Self {
+            resnet_0: ResnetBlock::new(&weights.at("resnets.0"), c, c, n_groups)?,
+            attention: attention.transpose()?,
+            resnet_1: ResnetBlock::new(&weights.at("resnets.1"), c, c, n_groups)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut hidden = self.resnet_0.forward(x)?;
+        if let Some(attention) = &self.attention {
+            hidden = attention.forward(&hidden)?;
+        }
+        self.resnet_1.forward(&hidden)
+    }
+}
+
+/// Some residual blocks, the first of which changes the number of channels.
+struct Stack {
+    n_resnets: usize,
+    inputs: usize,
+    outputs: usize,
+    n_groups: usize,
+}
+
+impl Stack {
+    fn resnets(&self, weights: &Weights) -> Result<Vec<ResnetBlock>> {
+        let block = |idx: usize| {
+            let inputs = if idx == 0 { self.inputs } else { self.outputs };
+            ResnetBlock::new(&weights.at("resnets").at(idx), inputs, self.outputs, self.n_groups)
+        };
+        (0..self.n_resnets).map(block).collect()
+    }
+}
+
+struct ResnetBlock {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    /// Where the number of channels changes.
+    conv_shortcut: Option<Conv2d>,
+}
+
+impl ResnetBlock {
+    fn new(weights: &Weights, inputs: usize, outputs: usize, n_groups: usize) -> Result<Self> {
+        let shortcut = || Conv2d::new(&weights.at("conv_shortcut"), Form::pointwise(inputs, outputs));
+        Ok(Self {
+            norm1: GroupNorm::new(&weights.at("norm1"), n_groups, inputs, NORM_EPS)?,
+            conv1: Conv2d::new(&weights.at("conv1"), Form::same(inputs, outputs))?,
+            norm2: GroupNorm::new(&weights.at("norm2"), n_groups, outputs, NORM_EPS)?,
+            conv2: Conv2d::new(&weights.at("conv2"), Form::same(outputs, outputs))?,
+            conv_shortcut: (inputs != outputs).then(shortcut).transpose()?,
+        })
+    }
+
+    /// # Shapes
+    /// - x: `(b, inputs, h, w)`; output: `(b, outputs, h, w)`
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let hidden = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
+        let hidden = self.conv2.forward(&self.norm2.forward_silu(&hidden)?)?;
+        match &self.conv_shortcut {
+            None => Ok((x + hidden)?),
+            Some(conv) => Ok((conv.forward(x)? + hidden)?),
+        }
+    }
+}
+
+/// One head over all pixels.
+struct SpatialAttention {
+    group_norm: GroupNorm,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    n_channels: usize,
+}
+
+impl SpatialAttention {
+    fn new(n_channels: usize, n_groups: usize, weights: &Weights) -> Result<Self> {
+        let linear = |name: &str| Linear::new(&weights.at(name), n_channels, n_channels);
+        Ok(Self {
+            group_norm: GroupNorm::new(&weights.at("group_norm"), n_groups, n_channels, NORM_EPS)?,
+            to_q: linear("to_q")?,
+            to_k: linear("to_k")?,
+            to_v: linear("to_v")?,
+            to_out: linear("to_out.0")?,
+            n_channels,
+        })
+    }
+
+    /// # Shapes
+    /// - x, output: `(b, channels, h, w)`
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, c, h, w) = x.dims4()?;
+        let pixels = self.group_norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?; // (b, h·w, c)
+        let (q, k, v) = (self.to_q.forward(&pixels)?, self.to_k.forward(&pixels)?, self.to_v.forward(&pixels)?);
+        let attended = self.to_out.forward(&attend(&q, &k, &v, Heads::plain(1, self.n_channels))?)?;
+        let attended = attended.transpose(1, D::Minus1)?.contiguous()?.reshape((b, c, h, w))?;
+        Ok((x + attended)?)
+    }
+}
+
+fn pointwise(weights: &Weights, n_channels: usize) -> Result<Conv2d> {
+    Conv2d::new(weights, Form::pointwise(n_channels, n_channels))
+}
