@@ -6,6 +6,9 @@ use super::Finding;
 use super::manifest::{Dependency, Kind, crate_of, dependencies};
 use super::tree::File;
 
+/// Where people read the arrows.
+const MAP: &str = "ARCHITECTURE.md";
+
 /// Every crate and the crates of ours that it may use, from the ground up. An arrow never points upwards.
 const ARROWS: [(&str, &[&str]); 16] = [
     ("domain", &[]),
@@ -69,11 +72,30 @@ pub(super) fn check(files: &[File], findings: &mut Vec<Finding>) {
             findings.push(Finding::new(&file.path, 0, "the crate has no row among the arrows of tidy"));
         }
     }
-    if let Some(map) = files.iter().find(|file| file.path == "ARCHITECTURE.md") {
-        for (name, _) in ARROWS.iter().filter(|(name, _)| !map.text.contains(&format!("`crates/{name}`"))) {
-            findings.push(Finding::new(&map.path, 0, format!("the map does not name `crates/{name}`")));
+    if let Some(map) = files.iter().find(|file| file.path == MAP) {
+        findings.extend(map_refusals(&map.text).into_iter().map(|message| Finding::new(MAP, 0, message)));
+    }
+}
+
+/// Where the table of the map tells other arrows than ours.
+fn map_refusals(map: &str) -> Vec<String> {
+    let mut refusals = Vec::new();
+    for (name, allowed) in ARROWS {
+        let begin = format!("| `crates/{name}` |");
+        let Some(line) = map.lines().find(|line| line.starts_with(&begin)) else {
+            refusals.push(format!("the map has no row `crates/{name}`"));
+            continue;
+        };
+        let told = line.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let mut told: Vec<&str> = told.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let mut allowed = allowed.to_vec();
+        told.sort_unstable();
+        allowed.sort_unstable();
+        if told != allowed {
+            refusals.push(format!("the map lets `{name}` use {}; tidy: {}", told.join(", "), allowed.join(", ")));
         }
     }
+    refusals
 }
 
 /// Why this crate may not depend on that one.
@@ -124,6 +146,15 @@ mod tests {
         refused(&found("app", "[dependencies]\ntestkit.workspace = true\n"), "crates/app/Cargo.toml:2:", "no arrow");
         assert!(found("api", "[dependencies]\napp.workspace = true\n").is_empty());
         assert!(found("api", "[dev-dependencies]\nstore.workspace = true\n").is_empty());
+    }
+
+    #[test]
+    fn a_map_that_tells_other_arrows_is_refused() {
+        let row = |(name, allowed): &(&str, &[&str])| format!("| `crates/{name}` | words | {} |\n", allowed.join(", "));
+        let map: String = ARROWS.iter().map(row).collect();
+        assert_eq!(map_refusals(&map), [""; 0]);
+        refused(&map_refusals(&map.replace("| kernels |", "| domain |")), "the map lets `nn` use domain", "kernels");
+        refused(&map_refusals(&map.replace("`crates/api`", "api")), "the map has no row", "`crates/api`");
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub(super) fn check(file: &File, findings: &mut Vec<Finding>) {
         if idx >= first_test_line {
             break;
         }
-        if line.contains("instrument(") && !line.contains("skip_all") {
+        let is_instrumented = line.trim_start().starts_with("#[") && words(line).any(|word| word == "instrument");
+        if is_instrumented && !line.contains("skip_all") {
             findings.push(Finding::new(&file.path, idx + 1, "`instrument` without `skip_all` logs every argument"));
         }
         for open in macro_calls(line) {
@@ -123,6 +124,8 @@ mod tests {
     fn an_instrumented_function_skips_its_arguments() {
         let found = findings(check, PATH, "//! A.\n#[tracing::instrument(level = \"debug\")]\nfn b() {}\n");
         refused(&found, &format!("{PATH}:2:"), "skip_all");
+        refused(&findings(check, PATH, "//! A.\n#[instrument]\nfn b() {}\n"), &format!("{PATH}:2:"), "skip_all");
+        accepts("call.instrument(span)");
         assert!(findings(check, PATH, "//! A.\n#[tracing::instrument(skip_all)]\nfn b() {}\n").is_empty());
     }
 }
