@@ -1,0 +1,118 @@
+//! Files behind the `object_store` crate: a folder of this machine, or memory for tests.
+
+use crate::contract::{BlobStore, StoreError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use domain::id::BlobKey;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::{Error, ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Files by their keys, each in one of 256 folders, so that no folder grows too large to list.
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Blobs {
+    /// Files in an existing folder. A file is written beside its place, synced, renamed, and its folder synced.
+    pub fn local(dir: &Path) -> Result<Self, StoreError> {
+        let store = LocalFileSystem::new_with_prefix(dir).map_err(failed)?.with_fsync(true);
+        Ok(Self { store: Arc::new(store) })
+    }
+
+    /// Files that die with the process.
+    pub fn memory() -> Self {
+        Self { store: Arc::new(InMemory::new()) }
+    }
+}
+
+#[async_trait]
+impl BlobStore for Blobs {
+    async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), StoreError> {
+        self.store.put(&place(key), bytes.into()).await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn get(&self, key: &BlobKey) -> Result<Option<Bytes>, StoreError> {
+        let found = match self.store.get(&place(key)).await {
+            Ok(found) => found,
+            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        match found.bytes().await {
+            Ok(bytes) => Ok(Some(bytes)),
+            // Deleted between the look and the read.
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn stored_ms(&self, key: &BlobKey) -> Result<Option<i64>, StoreError> {
+        match self.store.head(&place(key)).await {
+            Ok(meta) => Ok(Some(meta.last_modified.timestamp_millis())),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn delete(&self, key: &BlobKey) -> Result<(), StoreError> {
+        match self.store.delete(&place(key)).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn place(key: &BlobKey) -> ObjectPath {
+    let shard = Sha256::digest(key.as_str())[0];
+    ObjectPath::from_iter([format!("{shard:02x}").as_str(), key.as_str()])
+}
+
+fn failed(error: Error) -> StoreError {
+    StoreError::Blobs(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    fn key(text: &str) -> BlobKey {
+        BlobKey::parse(text).unwrap()
+    }
+
+    async fn check(blobs: &Blobs) {
+        let name = key("r-0123.png");
+        assert_eq!(blobs.get(&name).await.unwrap(), None);
+        blobs.delete(&name).await.unwrap();
+        assert_eq!(blobs.stored_ms(&name).await.unwrap(), None);
+        blobs.put(&name, Bytes::from_static(b"first")).await.unwrap();
+        blobs.put(&name, Bytes::from_static(b"second")).await.unwrap();
+        blobs.put(&key("other"), Bytes::new()).await.unwrap();
+        assert_eq!(blobs.get(&name).await.unwrap(), Some(Bytes::from_static(b"second")));
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        let stored_ms = blobs.stored_ms(&name).await.unwrap().unwrap();
+        assert!((now_ms - stored_ms).abs() < 60_000, "{stored_ms} is not about {now_ms}");
+        blobs.delete(&name).await.unwrap();
+        assert_eq!(blobs.get(&name).await.unwrap(), None);
+        assert_eq!(blobs.get(&key("other")).await.unwrap(), Some(Bytes::new()));
+    }
+
+    #[tokio::test]
+    async fn files_come_and_go_in_a_folder_and_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        check(&Blobs::local(dir.path()).unwrap()).await;
+        check(&Blobs::memory()).await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_keeps_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        Blobs::local(dir.path()).unwrap().put(&key("a"), Bytes::from_static(b"kept")).await.unwrap();
+        let reopened = Blobs::local(dir.path()).unwrap();
+        assert_eq!(reopened.get(&key("a")).await.unwrap(), Some(Bytes::from_static(b"kept")));
+    }
+}
