@@ -37,6 +37,7 @@ def record_noise(path: Path) -> None:
             dtype, n = spelled.split(".")
             tensors[f"sequence.{name}.{idx}.{dtype}.{n}"] = draw(generator, dtype, int(n))
     save_file(tensors, path)
+    path.chmod(0o644)
 
 
 def draw(generator: torch.Generator, dtype: str, n: int) -> torch.Tensor:

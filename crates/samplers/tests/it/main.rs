@@ -1,6 +1,7 @@
 //! Bit-for-bit comparison with what the reference implementation recorded in `parity/goldens`.
 
 mod noise;
+mod runs;
 mod schedules;
 
 use std::path::{Path, PathBuf};
