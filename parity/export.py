@@ -66,6 +66,8 @@ def check(case: recorder.Case, goldens: Path) -> bool:
     """Whether this machine's reference agrees with what is recorded; tells the largest difference."""
     recorded = load_file(goldens / "cases" / case.name / "tensors.safetensors")
     fresh = recorder.run(case, goldens).tensors
+    if case.large:
+        fresh = {name: value for name, value in fresh.items() if not recorder.is_picture(name)}
     if recorded.keys() != fresh.keys():
         print(f"{case.name}: other tensors: {sorted(recorded.keys() ^ fresh.keys())}")
         return False

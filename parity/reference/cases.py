@@ -137,6 +137,12 @@ CASES = [
         "rows and columns of positions cannot be confused",
     ),
     Case(
+        "flux_img2img_large", FluxImg2ImgPipeline, "flux-dev-tiny", 125,
+        base(image="in_150x101", height=256, width=320, num_inference_steps=3, max_sequence_length=128),
+        "320 image tokens and 1280 positions in the VAE's attention: more than one block of any blocked loop",
+        large=True,
+    ),
+    Case(
         "flux_schnell_img2img_1_step", FluxImg2ImgPipeline, "flux-schnell-tiny", 121,
         small(prompt=MOUNTAIN, strength=0.5, num_inference_steps=1, guidance_scale=0.0),
         "a single step begins with pure noise at any strength",

@@ -31,6 +31,8 @@ class Case:
     note: str = ""
     blocks: bool = False
     """Whether the output of every transformer block of the first call is kept, too."""
+    large: bool = False
+    """Whether tensors as large as the picture are left out; `image.png` remains."""
 
 
 @dataclass
@@ -57,7 +59,8 @@ def record(case: Case, goldens: Path) -> None:
 
     folder = goldens / "cases" / case.name
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(recording.tensors, folder / "tensors.safetensors")
+    kept = {name: value for name, value in recording.tensors.items() if not (case.large and is_picture(name))}
+    save_file(kept, folder / "tensors.safetensors")
     (folder / "tensors.safetensors").chmod(0o644)
     Image.fromarray(levels(recording.images[0])).save(folder / "image.png", optimize=True)
     image = recording.images[0]
@@ -78,7 +81,7 @@ def record(case: Case, goldens: Path) -> None:
         "image_std": float(image.std()),
         "clipped_fraction": float(((image <= 0.0) | (image >= 1.0)).mean()),
         "f32_noise_floor": noise_floor(recording, exact),
-        "tensors": {name: [dtype_name(value), list(value.shape)] for name, value in recording.tensors.items()},
+        "tensors": {name: [dtype_name(value), list(value.shape)] for name, value in kept.items()},
     }
     (folder / "case.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
@@ -233,6 +236,10 @@ def keep_schedule(pipeline: DiffusionPipeline, recording: Recording) -> None:
     recording.keep("scheduler.sigmas", scheduler.sigmas)
     recording.keep("scheduler.timesteps", scheduler.timesteps)
     recording.keep("scheduler.begin_index", torch.tensor([scheduler.begin_index or 0]))
+
+
+def is_picture(name: str) -> bool:
+    return name in ("vae_decode.output", "image_float_hwc") or name.startswith("vae_encode") and name.endswith("input")
 
 
 def levels(image: np.ndarray) -> np.ndarray:
