@@ -1,0 +1,209 @@
+//! What travels: the contract's one response shape, and the requests. Domain values are converted by hand.
+
+use crate::links::Links;
+use domain::catalogue::Catalogue;
+use domain::fault::{ErrorCode, Fault};
+use domain::request::GenerationRequest;
+use domain::task::{Painting, Task, TaskState};
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+pub(crate) mod app;
+pub(crate) mod image_request;
+pub(crate) mod task;
+
+/// The shape of every answer about a task and of every error. Fields with nothing to say are null or `{}`.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub(crate) struct Envelope {
+    #[serde(serialize_with = "or_empty")]
+    #[schema(value_type = TimeRequired)]
+    pub(crate) time_required: Option<TimeRequired>,
+    /// A short class: `Validation Error`, `Image URL Error`, …
+    pub(crate) error: Option<String>,
+    /// The detail: which field, what it got, what is allowed.
+    pub(crate) error_data: Option<String>,
+    #[serde(serialize_with = "or_empty")]
+    #[schema(value_type = Input)]
+    pub(crate) input: Option<Input>,
+    #[serde(serialize_with = "or_empty")]
+    #[schema(value_type = Output)]
+    pub(crate) output: Option<Output>,
+    pub(crate) app_id: Option<String>,
+    pub(crate) task_id: Option<String>,
+    pub(crate) status: Status,
+    /// The caller's own name for the task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ref_id: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum Status {
+    /// Queued or running.
+    Pending,
+    Success,
+    #[default]
+    Failed,
+}
+
+/// Seconds.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(crate) struct TimeRequired {
+    /// From acceptance to the start of the work.
+    startup_time: f64,
+    /// The work itself.
+    runtime: f64,
+}
+
+/// The accepted parameters, defaults filled in.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Input {
+    app_id: String,
+    image: String,
+    prompt: String,
+    negative_prompt: String,
+    guidance_scale: f64,
+    strength: f64,
+    batch: u32,
+    num_inference_steps: u32,
+    /// Null: the reference's own.
+    width: Option<u32>,
+    height: Option<u32>,
+    seed: u64,
+    output_format: &'static str,
+    /// Only for the apps that it applies to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inference_type: Option<&'static str>,
+    /// Only in the answer to the request itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) celery: Option<bool>,
+    /// Parameters that were given and had no effect, unknown ones included.
+    ignored: Vec<String>,
+}
+
+/// One entry per picture in each list.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Output {
+    result: Vec<String>,
+    low_res_urls: Vec<String>,
+    /// Always false: no checker runs here.
+    #[serde(rename = "Has_NSFW_Content")]
+    has_nsfw_content: Vec<bool>,
+    /// The weights that painted.
+    model: String,
+}
+
+impl Envelope {
+    pub(crate) fn refused(class: &str, detail: String) -> Self {
+        Self { error: Some(class.to_owned()), error_data: Some(detail), ..Self::default() }
+    }
+
+    pub(crate) fn of_task(task: &Task, catalogue: &Catalogue, links: &Links) -> Self {
+        let fault = fault_of(&task.state);
+        Self {
+            time_required: time_required(task),
+            error: fault.as_ref().map(|fault| fault.code.class().to_owned()),
+            error_data: fault.map(|fault| fault.detail),
+            input: Some(Input::of_task(task, catalogue)),
+            output: painting_of(task).map(|painting| Output::of(painting, links)),
+            app_id: Some(task.request.app.to_string()),
+            task_id: Some(task.id.to_string()),
+            status: status_of(&task.state),
+            ref_id: task.request.reference_id.clone(),
+        }
+    }
+}
+
+impl Input {
+    fn of_task(task: &Task, catalogue: &Catalogue) -> Self {
+        let request: &GenerationRequest = &task.request;
+        let deployed = catalogue.by_id(request.app.as_str()).is_some_and(|app| app.deployed);
+        let mut ignored = request.ignored.clone();
+        let unused = painting_of(task).map(|painting| painting.ignored.as_slice()).unwrap_or_default();
+        ignored.extend(unused.iter().filter(|name| !request.ignored.contains(name)).cloned());
+        Self {
+            app_id: request.app.to_string(),
+            image: request.image.clone(),
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone(),
+            guidance_scale: request.guidance_scale.get(),
+            strength: request.strength.get(),
+            batch: request.batch.get(),
+            num_inference_steps: request.steps.get(),
+            width: request.size.map(|size| size.width),
+            height: request.size.map(|size| size.height),
+            seed: request.seed,
+            output_format: request.output_format.as_str(),
+            inference_type: deployed.then_some(request.inference_type.as_str()),
+            celery: None,
+            ignored,
+        }
+    }
+}
+
+impl Output {
+    fn of(painting: &Painting, links: &Links) -> Self {
+        Self {
+            result: painting.images.iter().map(|painted| links.result(&painted.image)).collect(),
+            low_res_urls: painting.images.iter().map(|painted| links.result(&painted.thumbnail)).collect(),
+            has_nsfw_content: vec![false; painting.images.len()],
+            model: painting.model.to_string(),
+        }
+    }
+}
+
+fn painting_of(task: &Task) -> Option<&Painting> {
+    match &task.state {
+        TaskState::Succeeded(painting) => Some(painting),
+        _ => None,
+    }
+}
+
+fn fault_of(state: &TaskState) -> Option<Fault> {
+    match state {
+        TaskState::Failed(fault) => Some(fault.clone()),
+        TaskState::Cancelled => Some(Fault::new(ErrorCode::Cancelled, "the task was cancelled")),
+        TaskState::Queued | TaskState::Running | TaskState::Succeeded(_) => None,
+    }
+}
+
+fn status_of(state: &TaskState) -> Status {
+    match state {
+        TaskState::Queued | TaskState::Running => Status::Pending,
+        TaskState::Succeeded(_) => Status::Success,
+        TaskState::Failed(_) | TaskState::Cancelled => Status::Failed,
+    }
+}
+
+/// Known once the task is over, if it ever began.
+fn time_required(task: &Task) -> Option<TimeRequired> {
+    if let Some(painting) = painting_of(task) {
+        return Some(TimeRequired { startup_time: painting.startup_s, runtime: painting.runtime_s });
+    }
+    let (started, finished) = (task.started_ms?, task.finished_ms?);
+    let seconds = |from: i64, to: i64| (to - from).max(0) as f64 / 1000.0;
+    Some(TimeRequired { startup_time: seconds(task.created_ms, started), runtime: seconds(started, finished) })
+}
+
+/// The contract wants `{}` where an object has nothing to say.
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
+fn or_empty<T: Serialize, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => value.serialize(serializer),
+        None => serializer.collect_map(std::iter::empty::<((), ())>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_all_eight_fields() {
+        let text = serde_json::to_string(&Envelope::refused("Not Found", "nothing here".to_owned())).unwrap();
+        assert_eq!(
+            text,
+            r#"{"time_required":{},"error":"Not Found","error_data":"nothing here","input":{},"output":{},"app_id":null,"task_id":null,"status":"FAILED"}"#
+        );
+    }
+}

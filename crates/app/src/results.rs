@@ -1,0 +1,60 @@
+//! Results by their unguessable names, until they expire; and forgetting what has expired.
+
+use crate::submit::SOURCE_PREFIX;
+use crate::{App, now_ms, store_failed};
+use bytes::Bytes;
+use domain::fault::{ErrorCode, Fault};
+use domain::id::BlobKey;
+
+/// A finished picture or its thumbnail.
+pub struct ResultFile {
+    pub bytes: Bytes,
+    pub media_type: &'static str,
+    /// Milliseconds since the Unix epoch.
+    pub expires_ms: i64,
+    /// Seconds from now until then.
+    pub max_age_s: u64,
+}
+
+impl App {
+    /// Whoever knows the name may have the picture; there is nothing else to check.
+    pub async fn result(&self, name: &str) -> Result<ResultFile, Fault> {
+        let key =
+            BlobKey::parse(name).filter(|key| !key.as_str().starts_with(SOURCE_PREFIX)).ok_or_else(no_such_file)?;
+        let media_type = media_type(key.as_str()).ok_or_else(no_such_file)?;
+        let blobs = &self.inner.stores.blobs;
+        let stored_ms = blobs.stored_ms(&key).await.map_err(store_failed)?.ok_or_else(no_such_file)?;
+        let keep_ms = i64::try_from(self.inner.config.keep_results.as_millis()).unwrap_or(i64::MAX);
+        let expires_ms = stored_ms.saturating_add(keep_ms);
+        let left_ms = expires_ms.saturating_sub(now_ms());
+        if left_ms <= 0 {
+            return Err(no_such_file());
+        }
+        let bytes = blobs.get(&key).await.map_err(store_failed)?.ok_or_else(no_such_file)?;
+        Ok(ResultFile { bytes, media_type, expires_ms, max_age_s: (left_ms / 1000).unsigned_abs() })
+    }
+
+    /// Forgets tasks that ended longer ago than results are kept, and deletes their files. Returns how many files.
+    pub async fn purge(&self) -> Result<usize, Fault> {
+        let keep_ms = i64::try_from(self.inner.config.keep_results.as_millis()).unwrap_or(i64::MAX);
+        let orphans = self.inner.stores.tasks.purge(now_ms().saturating_sub(keep_ms)).await.map_err(store_failed)?;
+        for key in &orphans {
+            self.inner.stores.blobs.delete(key).await.map_err(store_failed)?;
+        }
+        Ok(orphans.len())
+    }
+}
+
+fn no_such_file() -> Fault {
+    Fault::new(ErrorCode::NotFound, "no result has this name, or it has expired")
+}
+
+fn media_type(name: &str) -> Option<&'static str> {
+    let (_, extension) = name.rsplit_once('.')?;
+    match extension {
+        "png" => Some("image/png"),
+        "jpg" | "jpeg" => Some("image/jpeg"),
+        "webp" => Some("image/webp"),
+        _ => None,
+    }
+}

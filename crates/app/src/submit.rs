@@ -1,0 +1,172 @@
+//! Accepting a task: check, admit, fetch the reference picture, queue. Durable before the caller hears of it.
+
+use crate::keys::Caller;
+use crate::source::recorded_url;
+use crate::{App, now_ms, random_bytes, store_failed};
+use bytes::Bytes;
+use domain::fault::{ErrorCode, Fault, Invalid};
+use domain::id::{BlobKey, TaskId};
+use domain::limits::IDEMPOTENCY_KEY_CHARS_MAX;
+use domain::request::{Draft, GenerationRequest};
+use domain::task::Task;
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use store::contract::{Idempotency, NewTask, StoreError, Submission};
+
+/// How the keys of reference pictures begin; they are never served.
+pub(crate) const SOURCE_PREFIX: &str = "s-";
+/// When a caller that meets a full queue should come back, seconds.
+const RETRY_FULL_S: u32 = 10;
+/// When a caller that meets absent weights should come back, seconds: somebody has to install them.
+const RETRY_ABSENT_S: u32 = 300;
+
+/// What a client asks for.
+pub struct Order {
+    pub draft: Draft,
+    /// Fields that nobody knows; told to the client as ignored.
+    pub unknown_fields: Vec<String>,
+    pub idempotency_key: Option<String>,
+    /// The body as it came: the same idempotency key must come with the same one.
+    pub body: Bytes,
+}
+
+/// An accepted task. Dropped without [`Placed::keep`], it is cancelled: a caller that went away frees its place.
+pub struct Placed {
+    task: Task,
+    place: Option<Place>,
+}
+
+struct Place {
+    app: App,
+    id: TaskId,
+}
+
+impl Placed {
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// The task goes on whether or not anybody waits for it.
+    pub fn keep(mut self) -> Task {
+        self.place = None;
+        self.task.clone()
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        let Some(Place { app, id }) = self.place.take() else { return };
+        // Without a runtime the process ends, and then the task must outlive it anyway.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            if let Err(error) = app.inner.stores.tasks.cancel(&id).await {
+                tracing::warn!(task.id = %id, %error, "an abandoned task could not be cancelled");
+            }
+        });
+    }
+}
+
+impl App {
+    /// Queues a task. What a client can get wrong is told before anything is fetched, the cheapest check first.
+    ///
+    /// A task under an idempotency key is never cancelled because its caller went away: whoever sends such a key means
+    /// to ask again, and must then find the task and not its remains.
+    pub async fn submit(&self, caller: &Caller, order: Order) -> Result<Placed, Fault> {
+        let idempotency = idempotency(&order)?;
+        let mut request = GenerationRequest::accept(order.draft, &self.inner.catalogue, fresh_seed()?)?;
+        request.ignored.extend(order.unknown_fields);
+        if let Some(idempotency) = &idempotency {
+            let earlier = self.inner.stores.tasks.remembered(&caller.key, idempotency).await.map_err(store_failed)?;
+            if let Some(earlier) = earlier {
+                return settled(earlier).map(|task| Placed { task, place: None });
+            }
+        }
+        self.admit(caller, &request)?;
+        let picture = self.inner.sources.fetch(&request.image).await?;
+        request.image = recorded_url(&request.image);
+        let (app, owner) = (self.clone(), caller.key.clone());
+        // On a task of its own: a caller that goes away now must not leave a queued task behind that nobody knows of.
+        let placing = tokio::spawn(async move {
+            let is_awaited = idempotency.is_none();
+            let source = source_key()?;
+            let id = TaskId::from_random(random_bytes()?);
+            let new = NewTask { id, owner, request, source, idempotency, now_ms: now_ms() };
+            let task = app.enqueue(new, picture).await?;
+            let place = is_awaited.then(|| Place { id: task.id.clone(), app: app.clone() });
+            Ok(Placed { task, place })
+        });
+        placing.await.unwrap_or_else(|panic| {
+            tracing::error!(%panic, "submitting panicked");
+            Err(Fault::new(ErrorCode::Internal, "the task could not be queued; try again"))
+        })
+    }
+
+    fn admit(&self, caller: &Caller, request: &GenerationRequest) -> Result<(), Fault> {
+        let app = self.inner.catalogue.by_id(request.app.as_str()).expect("an accepted app is listed, this is a bug");
+        if let Err(how_to_install) = self.inner.availability.model_for(app) {
+            let fault = Fault::new(ErrorCode::Unavailable, format!("{}: {how_to_install}", app.name));
+            return Err(fault.retry_after_s(RETRY_ABSENT_S));
+        }
+        self.quota.take(&caller.key)
+    }
+
+    /// The picture first: a queued task always has its picture.
+    async fn enqueue(&self, new: NewTask, picture: Bytes) -> Result<Task, Fault> {
+        let (blobs, tasks) = (&self.inner.stores.blobs, &self.inner.stores.tasks);
+        let (id, source) = (new.id.clone(), new.source.clone());
+        blobs.put(&source, picture).await.map_err(store_failed)?;
+        let submitted = tasks.submit(new).await;
+        let queued = matches!(&submitted, Ok(Submission::Accepted(task)) if task.id == id);
+        if !queued && submitted.is_ok() {
+            self.forget(&source).await;
+        }
+        settled(submitted.map_err(store_failed)?)
+    }
+
+    async fn forget(&self, source: &BlobKey) {
+        let deleted: Result<(), StoreError> = self.inner.stores.blobs.delete(source).await;
+        if let Err(error) = deleted {
+            tracing::warn!(%error, "a picture that no task needs could not be deleted");
+        }
+    }
+}
+
+fn settled(submission: Submission) -> Result<Task, Fault> {
+    match submission {
+        Submission::Accepted(task) | Submission::Existing(task) => Ok(task),
+        Submission::Conflict => Err(Fault::new(
+            ErrorCode::Conflict,
+            "Idempotency-Key: used before with another body; allowed: the same body",
+        )),
+        Submission::QueueFull => {
+            Err(Fault::new(ErrorCode::Unavailable, "the queue is full; try again").retry_after_s(RETRY_FULL_S))
+        }
+        Submission::OwnerFull => {
+            let detail = "this key has as many unfinished tasks as it may have; wait for one or cancel one";
+            Err(Fault::new(ErrorCode::RateLimited, detail).retry_after_s(RETRY_FULL_S))
+        }
+    }
+}
+
+fn idempotency(order: &Order) -> Result<Option<Idempotency>, Fault> {
+    let Some(key) = &order.idempotency_key else { return Ok(None) };
+    let visible = key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    if key.trim().is_empty() || key.len() > IDEMPOTENCY_KEY_CHARS_MAX || !visible {
+        let allowed = format!("1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters");
+        return Err(Invalid::new("Idempotency-Key", format!("{} bytes", key.len()), allowed).into());
+    }
+    Ok(Some(Idempotency { key: key.clone(), body_sha256: Sha256::digest(&order.body).into() }))
+}
+
+/// 32 bits, so that a client whose numbers are doubles can send it back unchanged.
+fn fresh_seed() -> Result<u64, Fault> {
+    Ok(u64::from(u32::from_le_bytes(random_bytes()?)))
+}
+
+fn source_key() -> Result<BlobKey, Fault> {
+    let mut name = String::from(SOURCE_PREFIX);
+    for byte in random_bytes::<16>()? {
+        write!(name, "{byte:02x}").expect("writing to memory does not fail");
+    }
+    Ok(BlobKey::parse(&name).expect("a valid key, this is a bug"))
+}
