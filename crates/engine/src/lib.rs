@@ -37,7 +37,10 @@ pub struct Plan {
     pub prompt: String,
     /// The second encoder's own prompt (T5); `None`: the same.
     pub prompt_2: Option<String>,
-    pub negative_prompt: String,
+    /// `None` differs from an empty one: what to avoid is then not computed at all.
+    pub negative_prompt: Option<String>,
+    /// The second encoder's own negative prompt (T5); `None`: the same.
+    pub negative_prompt_2: Option<String>,
     /// The distilled guidance that the model embeds; `None`: the model's default.
     pub guidance_scale: Option<f64>,
     /// True classifier-free guidance; `None`: the model's default. Has an effect above 1 with a negative prompt.
