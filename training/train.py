@@ -1,0 +1,349 @@
+"""Trains pentimento-nano in stages, each with a time budget, each resumed from its checkpoint.
+
+    python train.py latents
+    python train.py decoder --minutes 20
+    python train.py transformer --minutes 90
+    python train.py export
+
+Stages read `<cache>/pictures` (see prepare.py) and write `<cache>/checkpoints` and `<cache>/latents`. A budget counts all
+time that a stage has trained, over restarts; the learning rate falls along a cosine over that budget. `export` writes
+the averaged weights as float16 in the diffusers layout. Options: --cache, --model, --device, --seed, --threads.
+"""
+
+import argparse
+import contextlib
+import copy
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import models
+import principal
+
+HERE = Path(__file__).resolve().parent
+CHECKPOINT_SECONDS = 120
+REPORT_STEPS = 50
+TEXT_DROPPED = 0.1
+# How often the noisy input is made from another look of the same picture; otherwise it is plain flow matching.
+RESTYLED = 0.6
+# Until which share of the budget each mix of buckets is drawn, as {bucket: share of the batches}.
+CURRICULUM = [(0.2, {"drawings-128x128": 0.4, "photos-128x128": 0.6}),
+              (1.0, {"drawings-128x128": 0.3, "photos-128x128": 0.15, "photos-256x256": 0.3, "photos-208x304": 0.15,
+                     "photos-304x208": 0.1})]
+# Image tokens in a batch, whatever their bucket.
+BATCH_TOKENS = 64 * 24
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=["latents", "decoder", "transformer", "export"])
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--cache", type=Path, default=HERE.parent / "target/nano")
+    parser.add_argument("--model", type=Path, default=HERE.parent / "models/pentimento-nano")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    (arguments.cache / "checkpoints").mkdir(parents=True, exist_ok=True)
+    {"latents": cache_latents, "decoder": train_decoder, "transformer": train_transformer, "export": export}[arguments.stage](arguments)
+
+
+class Run:
+    """What every stage shares: the clock over restarts, the averaged weights, the checkpoint and the log."""
+
+    def __init__(self, name, modules, arguments, learning_rate, ema_decay):
+        self.path = arguments.cache / "checkpoints" / f"{name}.pt"
+        self.modules, self.budget, self.ema_decay = modules, arguments.minutes * 60, ema_decay
+        self.learning_rate = learning_rate
+        parameters = [p for p in modules.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self.averaged = copy.deepcopy(modules).requires_grad_(False)
+        self.step, self.spent, self.losses = 0, 0.0, []
+        if self.path.exists():
+            state = torch.load(self.path, map_location=arguments.device, weights_only=True)
+            modules.load_state_dict(state["modules"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.spent = state["step"], state["spent"]
+        self.rng = np.random.default_rng([arguments.seed, self.step])
+        torch.manual_seed(arguments.seed + self.step)
+        self.started, self.saved = time.monotonic() - self.spent, self.spent
+
+    @property
+    def progress(self):
+        return min(self.spent / self.budget, 1.0)
+
+    def update(self, loss):
+        rate = self.learning_rate * min(1, (self.step + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * self.progress)) / 2)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.ema_decay, self.step / (self.step + 9))
+        with torch.no_grad():
+            for average, value in zip(self.averaged.parameters(), self.modules.parameters()):
+                average.lerp_(value, 1 - decay)
+        self.spent = time.monotonic() - self.started
+
+    def report(self, loss, note=""):
+        self.losses.append(float(loss))
+        if self.step % REPORT_STEPS == 0:
+            print(f"step {self.step} {self.spent / 60:.1f} min loss {np.mean(self.losses):.4f} {note}", flush=True)
+            self.losses = []
+        if self.spent - self.saved > CHECKPOINT_SECONDS:
+            self.save()
+
+    def save(self):
+        self.saved = self.spent
+        partial = self.path.with_suffix(".partial")
+        torch.save({"modules": self.modules.state_dict(), "averaged": self.averaged.state_dict(),
+                    "optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}, partial)
+        os.replace(partial, self.path)
+
+
+def mixed_precision(device):
+    """bfloat16 matrix products: faster on GPUs and on CPUs with AVX-512 BF16; the weights stay float32."""
+    return torch.autocast(device, torch.bfloat16)
+
+
+# The autoencoder -----------------------------------------------------------------------------------------------------
+
+def cache_latents(arguments):
+    """Fits the encoder, encodes every picture, and writes the encoder's weights and the latents' statistics."""
+    folder = arguments.cache / "latents"
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(arguments.seed)
+    pictures = {path.stem: np.load(path, mmap_mode="r") for path in picture_files(arguments.cache)}
+    blocks = np.concatenate([random_crops(pixels, 8, 12000, rng) for pixels in pictures.values()])
+    encoder = principal.PrincipalEncoder(scaled(blocks))
+    vae = models.autoencoder()
+    principal.write_encoder(encoder, vae.encoder)
+    check_encoder(encoder, vae, scaled(random_crops(next(iter(pictures.values())), 64, 8, rng)))
+    torch.save(vae.encoder.state_dict(), arguments.cache / "checkpoints/encoder.pt")
+    values = []
+    for name, pixels in pictures.items():
+        latents = np.concatenate([encoder.encode(scaled(pixels[begin:begin + 64])).astype(np.float16)
+                                  for begin in range(0, len(pixels), 64)])
+        np.save(folder / f"{name}.npy", latents)
+        values.append(latents[::7].astype(np.float32).ravel())
+        print(name, latents.shape, flush=True)
+    values = np.concatenate(values)
+    statistics = {"shift_factor": round(float(values.mean()), 4), "scaling_factor": round(1 / float(values.std()), 4)}
+    (folder / "statistics.json").write_text(json.dumps(statistics))
+    print(statistics)
+
+
+def check_encoder(encoder, vae, pictures):
+    with torch.no_grad():
+        mean = vae.encode(torch.from_numpy(pictures).permute(0, 3, 1, 2)).latent_dist.mean.numpy()
+    difference = np.abs(mean - encoder.encode(pictures)).max()
+    assert difference < 0.02, f"the written encoder differs from the principal components by {difference}"
+
+
+def train_decoder(arguments):
+    """Trains the decoder on crops of the cached latents; a little noise prepares it for painted latents."""
+    vae = models.autoencoder()
+    decoder = vae.decoder.to(arguments.device, memory_format=torch.channels_last)
+    run = Run("decoder", decoder, arguments, learning_rate=2e-3, ema_decay=0.998)
+    pictures = [(np.load(path, mmap_mode="r"), np.load(arguments.cache / "latents" / path.name, mmap_mode="r"))
+                for path in picture_files(arguments.cache)]
+    weights = np.array([2.0 if pixels.shape[1] * pixels.shape[2] > 128 * 128 else 3.0 for pixels, _ in pictures])
+    while run.progress < 1:
+        side, batch = (48, 16) if run.progress < 0.5 else (64, 12) if run.progress < 0.85 else (128, 4)
+        pixels, latents = pictures[run.rng.choice(len(pictures), p=weights / weights.sum())]
+        crops, corners = random_crops(pixels, side, batch, run.rng, with_corners=True)
+        target = torch.from_numpy(scaled(crops)).to(arguments.device).permute(0, 3, 1, 2)
+        latent = np.stack([latents[index, :, top // 8:(top + side) // 8, left // 8:(left + side) // 8] for index, top, left in corners])
+        latent = torch.from_numpy(latent).to(arguments.device).float()
+        latent = (latent + 0.05 * torch.randn_like(latent)).contiguous(memory_format=torch.channels_last)
+        with mixed_precision(arguments.device):
+            result = decoder(latent)
+        error = result.float() - target
+        loss = error.abs().mean() + 0.5 * gradient(error).mean()
+        run.update(loss)
+        # The range of a pixel is 2 here, hence the 4.
+        run.report(loss.detach(), f"psnr {10 * math.log10(4 / float((error.detach() ** 2).mean())):.1f} dB at {side} px")
+    run.save()
+
+
+def picture_files(cache):
+    return sorted(path for path in (cache / "pictures").glob("*.npy") if not path.stem.startswith("held-out"))
+
+
+def random_crops(pixels, side, batch, rng, with_corners=False):
+    """Crops on the grid of 8 pixels, which is the latents' grid; with `(picture, top, left)` of each if wanted."""
+    tops, lefts = (8 * rng.integers((length - side) // 8 + 1, size=batch) for length in pixels.shape[1:3])
+    corners = list(zip(rng.integers(len(pixels), size=batch), tops, lefts))
+    crops = np.stack([pixels[index, top:top + side, left:left + side] for index, top, left in corners])
+    return (crops, corners) if with_corners else crops
+
+
+def scaled(pixels):
+    return pixels.astype(np.float32) / 127.5 - 1
+
+
+def gradient(error):
+    """The absolute horizontal and vertical differences, in one flat tensor."""
+    return torch.cat([(error[..., 1:] - error[..., :-1]).abs().flatten(), (error[..., 1:, :] - error[..., :-1, :]).abs().flatten()])
+
+
+def load_averaged(name, module, cache):
+    module.load_state_dict(torch.load(cache / "checkpoints" / f"{name}.pt", map_location="cpu", weights_only=True)["averaged"])
+    return module.eval().requires_grad_(False)
+
+
+# The transformer and the text encoders -------------------------------------------------------------------------------
+
+class Painter(torch.nn.Module):
+    """The parts that learn together: the transformer and both text encoders."""
+
+    def __init__(self, clip_tokenizer, t5_tokenizer):
+        super().__init__()
+        self.clip, self.t5 = models.text_encoders(clip_tokenizer, t5_tokenizer)
+        self.transformer = models.transformer()
+
+    def forward(self, tokens, sigma, guidance, clip_ids, t5_ids, height, width):
+        """Predicts the velocity, `(b, n, 64)`, of noisy image tokens `(b, n, 64)` laid out as `height x width`."""
+        text = self.t5(t5_ids).last_hidden_state
+        pooled = self.clip(clip_ids).pooler_output
+        rows = torch.arange(height * width, device=tokens.device)
+        img_ids = torch.stack([torch.zeros_like(rows), rows // width, rows % width], 1).float()
+        return self.transformer(
+            hidden_states=tokens, timestep=sigma, guidance=guidance, pooled_projections=pooled, encoder_hidden_states=text,
+            txt_ids=torch.zeros(text.shape[1], 3, device=tokens.device), img_ids=img_ids, return_dict=False)[0].float()
+
+
+class Bucket:
+    """The latents of one picture size, their prompts as token ids, and which pictures belong together."""
+
+    def __init__(self, name, cache, statistics, clip_tokenizer, t5_tokenizer):
+        latents = torch.from_numpy(np.load(cache / "latents" / f"{name}.npy"))
+        self.tokens = pack((latents.float() - statistics["shift_factor"]) * statistics["scaling_factor"]).half()
+        self.height, self.width = latents.shape[2] // 2, latents.shape[3] // 2
+        records = json.loads((cache / "pictures" / f"{name}.json").read_text())
+        self.n_prompts = len(records[0]["prompts"])
+        prompts = [prompt for record in records for prompt in record["prompts"]]
+        # The last row is the empty prompt, which stands in for a dropped one.
+        self.clip_ids = tokenize(clip_tokenizer, [*prompts, ""], models.SEQUENCE_LENGTH)
+        self.t5_ids = tokenize(t5_tokenizer, [*prompts, ""], models.SEQUENCE_LENGTH)
+        group = np.array([record["group"] for record in records])
+        self.first = np.searchsorted(group, group)
+        self.size = np.searchsorted(group, group, side="right") - self.first
+
+    def draw(self, rng, device):
+        """A batch: target tokens, source tokens of the same group, and token ids of the target's prompt."""
+        n_batch = max(1, BATCH_TOKENS // (self.height * self.width))
+        target = rng.integers(len(self.tokens), size=n_batch)
+        other = self.first[target] + rng.integers(self.size[target])
+        source = np.where(rng.random(n_batch) < RESTYLED, other, target)
+        # Photographs come first in their groups and are what people bring, so half of the sources are.
+        source = np.where((source != target) & (rng.random(n_batch) < 0.5), self.first[target], source)
+        prompt = np.where(rng.random(n_batch) < TEXT_DROPPED, len(self.t5_ids) - 1, target * self.n_prompts + rng.integers(self.n_prompts, size=n_batch))
+        return [part.to(device) for part in (self.tokens[target].float(), self.tokens[source].float(), self.clip_ids[prompt], self.t5_ids[prompt])]
+
+
+def pack(latents):
+    """FLUX's 2 x 2 patches: `(b, c, h, w)` to `(b, h/2 * w/2, 4c)`."""
+    b, c, h, w = latents.shape
+    return latents.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, 4 * c)
+
+
+def tokenize(tokenizer, prompts, length):
+    return tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+
+
+def train_transformer(arguments):
+    tokenizers = models.load_tokenizers(tokenizer_folder(arguments.cache))
+    statistics = json.loads((arguments.cache / "latents/statistics.json").read_text())
+    names = sorted({name for _, shares in CURRICULUM for name in shares})
+    buckets = {name: Bucket(name, arguments.cache, statistics, *tokenizers) for name in names}
+    painter = Painter(*tokenizers).to(arguments.device)
+    run = Run("transformer", painter, arguments, learning_rate=1e-3, ema_decay=0.999)
+    n_seen = 0
+    while run.progress < 1:
+        shares = next(shares for until, shares in CURRICULUM if run.progress <= until)
+        bucket = buckets[run.rng.choice(list(shares), p=list(shares.values()))]
+        target, source, clip_ids, t5_ids = bucket.draw(run.rng, arguments.device)
+        noisy, velocity, sigma = noised(target, source)
+        # Guidance is not distilled: the model learns to ignore this input.
+        guidance = 1 + 6 * torch.rand(len(target), device=arguments.device)
+        with mixed_precision(arguments.device):
+            predicted = painter(noisy, sigma, guidance, clip_ids, t5_ids, bucket.height, bucket.width)
+        loss = F.mse_loss(predicted, velocity)
+        run.update(loss)
+        n_seen += len(target)
+        run.report(loss.detach(), f"{n_seen} samples in this run")
+    run.save()
+
+
+def noised(target, source):
+    """Noisy tokens, the velocity to learn, and the noise level.
+
+    Image-to-image starts at noise level `start` from the source, `start * noise + (1 - start) * source`, and an exact
+    sampler that walks from there to the target passes, at level `sigma`, through the mix computed here. Where the source
+    is the target itself this is plain flow matching: `sigma * noise + (1 - sigma) * target`.
+    """
+    noise = torch.randn_like(target)
+    shape = (len(target), 1, 1)
+    restyled = (source != target).flatten(1).any(1).view(shape)
+    start = 0.4 + 0.6 * torch.rand(shape, device=target.device)
+    plain = torch.sigmoid(torch.randn(shape, device=target.device) + 0.2)
+    sigma = torch.where(restyled, start * torch.rand(shape, device=target.device).clamp(min=0.02) ** 0.7, plain)
+    start = torch.where(restyled, start, torch.ones_like(start))
+    source = torch.where(restyled, source, target)
+    begun = start * noise + (1 - start) * source
+    noisy = target + (sigma / start) * (begun - target)
+    return noisy, (begun - target) / start, sigma.flatten()
+
+
+# Export --------------------------------------------------------------------------------------------------------------
+
+def tokenizer_folder(cache):
+    """The tokenizers, trained on the prompts of all pictures when they are first wanted."""
+    folder = cache / "tokenizers"
+    if not folder.exists():
+        prompts = [prompt for path in picture_files(cache) for record in json.loads(path.with_suffix(".json").read_text()) for prompt in record["prompts"]]
+        models.train_tokenizers(prompts, folder)
+    return folder
+
+
+def export(arguments):
+    """Writes the averaged weights, or untrained ones where a stage has no checkpoint yet; each file is replaced at once."""
+    tokenizers = models.load_tokenizers(tokenizer_folder(arguments.cache))
+    statistics_file = arguments.cache / "latents/statistics.json"
+    statistics = json.loads(statistics_file.read_text()) if statistics_file.exists() else {}
+    vae, painter = models.autoencoder(**statistics), Painter(*tokenizers)
+    with contextlib.suppress(FileNotFoundError):
+        vae.encoder.load_state_dict(torch.load(arguments.cache / "checkpoints/encoder.pt", weights_only=True))
+    for name, module in [("decoder", vae.decoder), ("transformer", painter)]:
+        with contextlib.suppress(FileNotFoundError):
+            load_averaged(name, module, arguments.cache)
+    partial = arguments.cache / "export"
+    shutil.rmtree(partial, ignore_errors=True)
+    models.pipeline(vae, painter.transformer, painter.clip, painter.t5, *tokenizers).to(torch.float16).save_pretrained(partial)
+    for name in ("tokenizer", "tokenizer_2"):
+        shutil.rmtree(partial / name)
+        shutil.copytree(tokenizer_folder(arguments.cache) / name, partial / name)
+    (partial / "pentimento.json").write_text(json.dumps(models.DEFAULTS, indent=2) + "\n")
+    for path in partial.rglob("*"):
+        if path.is_file():
+            target = arguments.model / path.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target.with_name(target.name + ".partial"))
+            os.replace(target.with_name(target.name + ".partial"), target)
+
+
+if __name__ == "__main__":
+    main()
