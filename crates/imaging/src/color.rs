@@ -18,10 +18,10 @@ pub(crate) fn to_srgb(raster: Raster, icc: Option<&[u8]>) -> Vec<u8> {
         Channels::Rgb => samples,
         Channels::Gray => samples.iter().flat_map(|&gray| [gray; 3]).collect(),
         Channels::GrayAlpha => pixels(&samples, n_pixels, |[gray, alpha]| [over_white(gray, alpha); 3]),
-        Channels::Rgba => pixels(&samples, n_pixels, |[r, g, b, alpha]| [r, g, b].map(|light| over_white(light, alpha))),
-        Channels::Cmyk => {
-            pixels(&samples, n_pixels, |[c, m, y, k]| [c, m, y].map(|ink| multiply(255 - ink, 255 - k)))
+        Channels::Rgba => {
+            pixels(&samples, n_pixels, |[r, g, b, alpha]| [r, g, b].map(|light| over_white(light, alpha)))
         }
+        Channels::Cmyk => pixels(&samples, n_pixels, |[c, m, y, k]| [c, m, y].map(|ink| multiply(255 - ink, 255 - k))),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::color::to_srgb;
 use crate::error::ImageError;
-use crate::format::{Format, sniff, sniff_unsupported};
+use crate::format::{Format, recognize};
 use crate::jpeg;
 use crate::picture::Picture;
 use crate::raster::{Channels, Decoded, Raster, orientation_from_exif};
+use crate::tiff::read_ink;
 use domain::limits::{SOURCE_BYTES_MAX, SOURCE_PIXELS_MAX};
 use domain::quantity::Size;
 use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, tiff::TiffDecoder, webp::WebPDecoder};
@@ -61,10 +62,7 @@ fn recognized(bytes: &[u8]) -> Result<Format, ImageError> {
     if bytes.len() > SOURCE_BYTES_MAX {
         return Err(ImageError::TooManyBytes(bytes.len() as u64));
     }
-    sniff(bytes).ok_or_else(|| match sniff_unsupported(bytes) {
-        Some(name) => ImageError::Unsupported(name),
-        None => ImageError::Unrecognized,
-    })
+    recognize(bytes)
 }
 
 fn check_size(format: Format, size: Size) -> Result<(), ImageError> {
@@ -108,19 +106,35 @@ fn size_of(decoder: &(dyn ImageDecoder + '_)) -> Size {
 
 fn read(format: Format, bytes: &[u8]) -> Result<Decoded, ImageError> {
     let failed = |error| ImageError::from_decoder(format, error);
+    if format == Format::Webp && !is_whole_riff(bytes) {
+        return Err(ImageError::broken(format, "it is shorter than it says"));
+    }
     let mut decoder = opened(format, bytes)?;
     if decoder.total_bytes() > DECODE_BYTES_MAX {
         return Err(ImageError::TooMuchMemory(format));
     }
-    decoder.set_limits(limits(DECODE_BYTES_MAX)).map_err(failed)?;
-    // Broken metadata does not spoil the pixels.
+    // Broken metadata does not spoil the pixels. It comes before the limits are set: TIFF's would then be sized by the
+    // pixels, and a small picture's profile would be over them.
     let icc = decoder.icc_profile().ok().flatten();
     let orientation = match format {
         Format::Tiff => decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms),
         _ => orientation_from_exif(decoder.exif_metadata().ok().flatten().as_deref()),
     };
+    if format == Format::Tiff
+        && let Some(raster) = read_ink(bytes, DECODE_BYTES_MAX)?
+    {
+        return Ok(Decoded { raster, icc, orientation });
+    }
+    decoder.set_limits(limits(DECODE_BYTES_MAX)).map_err(failed)?;
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     Ok(Decoded { raster: to_8_bit(image), icc, orientation })
+}
+
+/// Whether all bytes are there that the container announces. The decoder would only miss the orientation at the end.
+fn is_whole_riff(bytes: &[u8]) -> bool {
+    const OUTER_BYTES: u64 = 8;
+    let announced = bytes.get(4..).and_then(|tail| tail.first_chunk::<4>());
+    announced.is_some_and(|length| u64::from(u32::from_le_bytes(*length)) + OUTER_BYTES <= bytes.len() as u64)
 }
 
 fn to_8_bit(image: DynamicImage) -> Raster {

@@ -77,10 +77,8 @@ fn exif(metadata: &Metadata) -> Vec<u8> {
     const ENTRY_BYTES: usize = 12;
 
     let seed = metadata.seed.map(|seed| format!(", seed {seed}")).unwrap_or_default();
-    let entries = [
-        (IMAGE_DESCRIPTION, ascii(&format!("model {}{seed}", metadata.model))),
-        (SOFTWARE, ascii(&metadata.software)),
-    ];
+    let entries =
+        [(IMAGE_DESCRIPTION, ascii(&format!("model {}{seed}", metadata.model))), (SOFTWARE, ascii(&metadata.software))];
     let mut block = b"II\x2a\0\x08\0\0\0".to_vec();
     block.extend_from_slice(&(entries.len() as u16).to_le_bytes());
     // The texts stand behind the directory: a count, its entries, and the offset of a next one.

@@ -11,6 +11,8 @@ pub enum ImageError {
     Unrecognized,
     #[error("{0} images are not supported; allowed: {SUPPORTED}")]
     Unsupported(&'static str),
+    #[error("a {format} image of a kind that is not supported: {detail}")]
+    UnsupportedKind { format: Format, detail: String },
     #[error("an image of {0} bytes; allowed: at most {SOURCE_BYTES_MAX} bytes")]
     TooManyBytes(u64),
     #[error("an image of {0} pixels; allowed: at most {SOURCE_PIXELS_MAX} pixels in all")]
@@ -36,6 +38,7 @@ impl ImageError {
     pub(crate) fn from_decoder(format: Format, error: image::ImageError) -> Self {
         match error {
             image::ImageError::Limits(_) => Self::TooMuchMemory(format),
+            image::ImageError::Unsupported(kind) => Self::UnsupportedKind { format, detail: short(&kind.to_string()) },
             other => Self::broken(format, other),
         }
     }

@@ -17,8 +17,7 @@ pub fn fit_cover(picture: &Picture, size: Size) -> Picture {
         _ => (width, width / ratio),
     };
     let (left, top) = ((width - part_width) * 0.5, (height - part_height) * 0.5);
-    let region =
-        Region { x: left as f32..(left + part_width) as f32, y: top as f32..(top + part_height) as f32 };
+    let region = Region { x: left as f32..(left + part_width) as f32, y: top as f32..(top + part_height) as f32 };
     resize_region(picture, &region, size)
 }
 

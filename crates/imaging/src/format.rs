@@ -1,5 +1,6 @@
 //! The kinds of image file, told apart by their first bytes and nothing else.
 
+use crate::error::ImageError;
 use std::fmt;
 
 /// What an error says is allowed.
@@ -62,10 +63,18 @@ pub fn sniff(bytes: &[u8]) -> Option<Format> {
     }
 }
 
+/// Like [`sniff`], with an error that names a kind which we know and do not decode. The first 32 bytes suffice.
+pub fn recognize(bytes: &[u8]) -> Result<Format, ImageError> {
+    sniff(bytes).ok_or_else(|| match sniff_unsupported(bytes) {
+        Some(name) => ImageError::Unsupported(name),
+        None => ImageError::Unrecognized,
+    })
+}
+
 /// The name of a kind of image that we know and do not decode, so that an error can say more than "unknown".
 ///
 /// AVIF and HEIC stay out: every decoder for them is either C or a machine translation of C full of `unsafe`.
-pub(crate) fn sniff_unsupported(bytes: &[u8]) -> Option<&'static str> {
+fn sniff_unsupported(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand.first_chunk::<4>()? {
             b"avif" | b"avis" => Some("AVIF"),

@@ -38,8 +38,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, ImageError> {
     if stored == ColorSpace::YCCK {
         ycck_to_cmyk(&mut samples);
     }
-    if channels == Channels::Cmyk && written_by_adobe(bytes) {
-        // Adobe stores ink inverted and so does everybody after it; the marker tells.
+    if channels == Channels::Cmyk {
+        // Adobe stores ink inverted, so everybody does, and every reader takes it so, whoever wrote the file.
         samples.iter_mut().for_each(|sample| *sample = 255 - *sample);
     }
     if samples.len() as u64 != size.pixels() * channels.count() as u64 {
@@ -70,27 +70,6 @@ fn ends(bytes: &[u8]) -> bool {
     last(END_OF_IMAGE) > last(START_OF_SCAN)
 }
 
-/// Whether an APP14 segment of Adobe's stands before the first scan.
-fn written_by_adobe(bytes: &[u8]) -> bool {
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    while let [0xff, marker, tail @ ..] = rest {
-        rest = match (marker, tail) {
-            // Fill bytes may stand before a marker.
-            (0xff, _) => &rest[1..],
-            (0xda, _) => return false,
-            (_, [high, low, ..]) => {
-                let length = usize::from(u16::from_be_bytes([*high, *low]));
-                if *marker == 0xee && tail[2..].starts_with(b"Adobe") {
-                    return true;
-                }
-                tail.get(length..).unwrap_or_default()
-            }
-            _ => return false,
-        };
-    }
-    false
-}
-
 /// JFIF's color conversion gives RGB; what is stored as such is its complement, CMY. K passes.
 fn ycck_to_cmyk(samples: &mut [u8]) {
     let ink = |light: f32| 255 - (light + 0.5).clamp(0.0, 255.0) as u8;
@@ -109,16 +88,6 @@ fn broken(detail: impl std::fmt::Display) -> ImageError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn adobes_marker_is_found_among_other_segments() {
-        let plain = b"\xff\xd8\xff\xe0\x00\x04ab\xff\xff\xee\x00\x0eAdobe\0\0\0\0\0\0\0\xff\xda";
-        assert!(written_by_adobe(plain));
-        assert!(!written_by_adobe(b"\xff\xd8\xff\xe0\x00\x04ab\xff\xda\x00\x02\xff\xee\x00\x0eAdobe"));
-        assert!(!written_by_adobe(b"\xff\xd8\xff\xee"));
-        assert!(!written_by_adobe(b"\xff\xd8\xff\xe0\x00\x00\xff\xe0\x00\x00"));
-        assert!(!written_by_adobe(b""));
-    }
 
     #[test]
     fn white_paper_has_no_ink() {

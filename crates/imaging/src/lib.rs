@@ -14,6 +14,7 @@ pub mod resize;
 mod color;
 mod jpeg;
 mod raster;
+mod tiff;
 
 pub use decode::{Header, decode, probe};
 pub use encode::{Metadata, encode};

@@ -2,7 +2,8 @@
 //!
 //! The reference implementation resizes its input with Pillow, so the same picture after the same seed needs the same
 //! bytes here. Pillow works on 8 bits in two passes, each with fixed-point weights and a rounding of its own; faster
-//! resizers keep 16-bit weights and come out up to a level apart.
+//! resizers keep 16-bit weights and come out up to a level apart. The order of the passes is that of Pillow 13: earlier
+//! versions never begin with the vertical one.
 
 use crate::picture::Picture;
 use domain::quantity::Size;
@@ -26,25 +27,78 @@ pub(crate) struct Region {
 pub(crate) fn resize_region(picture: &Picture, region: &Region, size: Size) -> Picture {
     let size = Size::new(size.width.max(1), size.height.max(1));
     let source = picture.size();
-    let narrows = covers_all(&region.x, source.width, size.width);
-    let shortens = covers_all(&region.y, source.height, size.height);
-    if narrows && shortens {
-        return picture.clone();
-    }
-    let columns = Kernel::new(source.width, &region.x, size.width);
-    let mut rows = Kernel::new(source.height, &region.y, size.height);
-
-    let (width, pixels) = if narrows {
-        (source.width, picture.pixels().to_vec())
-    } else {
-        // Only the rows that the second pass will look at.
-        let used = rows.used();
-        rows.shift_by(used.start);
-        let stride = 3 * source.width as usize;
-        (size.width, horizontal_pass(&picture.pixels()[used.start * stride..used.end * stride], stride, &columns))
+    let columns = Pass::new(source.width, &region.x, size.width);
+    let rows = Pass::new(source.height, &region.y, size.height);
+    let pixels = match order_of(source, size) {
+        // The vertical pass will not look at all rows.
+        Order::HorizontalFirst => {
+            let used = rows.used(source.height);
+            let stride = 3 * source.width as usize;
+            let narrowed = columns.horizontal(&picture.pixels()[used.start * stride..used.end * stride], stride);
+            rows.starting_at(used.start).vertical(&narrowed, 3 * size.width as usize)
+        }
+        Order::VerticalFirst => {
+            let stride = 3 * source.width as usize;
+            columns.horizontal(&rows.vertical(picture.pixels(), stride), stride)
+        }
     };
-    let pixels = if shortens { pixels } else { vertical_pass(&pixels, 3 * width as usize, &rows) };
     Picture::new(size, pixels).expect("both passes fill their sides, this is a bug")
+}
+
+/// Which side is resampled first; the roundings in between depend on it.
+enum Order {
+    HorizontalFirst,
+    VerticalFirst,
+}
+
+fn order_of(source: Size, size: Size) -> Order {
+    let shrunk = |from: u32, to: u32| i64::from(from) - i64::from(to);
+    let (width_lost, height_lost) = (shrunk(source.width, size.width), shrunk(source.height, size.height));
+    if height_lost > 0 && height_lost > 2 * width_lost { Order::VerticalFirst } else { Order::HorizontalFirst }
+}
+
+/// What happens along one side.
+enum Pass {
+    /// The side keeps its samples.
+    Copy,
+    Resample(Kernel),
+}
+
+impl Pass {
+    fn new(n_source: u32, region: &Range<f32>, n_result: u32) -> Self {
+        let copies = n_result == n_source && *region == (0.0..n_source as f32);
+        if copies { Self::Copy } else { Self::Resample(Kernel::new(n_source, region, n_result)) }
+    }
+
+    /// The source samples that any result is made of.
+    fn used(&self, n_source: u32) -> Range<usize> {
+        match self {
+            Self::Copy => 0..n_source as usize,
+            Self::Resample(kernel) => kernel.used(),
+        }
+    }
+
+    /// The same pass over a source without its first samples.
+    fn starting_at(self, n_dropped: usize) -> Self {
+        match self {
+            Self::Copy => Self::Copy,
+            Self::Resample(kernel) => Self::Resample(kernel.starting_at(n_dropped)),
+        }
+    }
+
+    fn horizontal(&self, pixels: &[u8], stride: usize) -> Vec<u8> {
+        match self {
+            Self::Copy => pixels.to_vec(),
+            Self::Resample(kernel) => horizontal_pass(pixels, stride, kernel),
+        }
+    }
+
+    fn vertical(&self, pixels: &[u8], stride: usize) -> Vec<u8> {
+        match self {
+            Self::Copy => pixels.to_vec(),
+            Self::Resample(kernel) => vertical_pass(pixels, stride, kernel),
+        }
+    }
 }
 
 /// Bits of a weight after the binary point: 32, less 8 of the sample, less 2 for what the sum overshoots.
@@ -83,17 +137,17 @@ impl Kernel {
         Self { taps, weights }
     }
 
-    /// The source samples that any result is made of.
     fn used(&self) -> Range<usize> {
         let start = self.taps.first().map_or(0, |taps| taps.start);
         let end = self.taps.last().map_or(0, |taps| taps.end);
         start..end
     }
 
-    fn shift_by(&mut self, n_dropped: usize) {
+    fn starting_at(mut self, n_dropped: usize) -> Self {
         for taps in &mut self.taps {
             *taps = taps.start - n_dropped..taps.end - n_dropped;
         }
+        self
     }
 
     /// Each result's taps with their weights.
@@ -137,10 +191,6 @@ fn vertical_pass(pixels: &[u8], stride: usize, rows: &Kernel) -> Vec<u8> {
         out.extend(sums.iter().map(|sum| clipped(*sum)));
     }
     out
-}
-
-fn covers_all(region: &Range<f32>, n_source: u32, n_result: u32) -> bool {
-    n_result == n_source && *region == (0.0..n_source as f32)
 }
 
 fn clipped(sum: i32) -> u8 {

@@ -9,7 +9,8 @@ fn resizing_and_covering_equal_pillow_to_the_bit() {
     let cases = rows_of("resize/cases.json");
     assert!(cases.len() >= 20, "the fixtures are missing");
     for case in cases {
-        let picture = |field: &str| decode(&read_fixture(&format!("resize/{}", case[field].as_str().unwrap()))).unwrap();
+        let picture =
+            |field: &str| decode(&read_fixture(&format!("resize/{}", case[field].as_str().unwrap()))).unwrap();
         let side = |idx: usize| case["size"][idx].as_u64().unwrap() as u32;
         let (source, expected) = (picture("source"), picture("result"));
         let size = Size::new(side(0), side(1));
