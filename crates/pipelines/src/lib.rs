@@ -1,1 +1,13 @@
-//! pipelines.
+//! An engine per family of models, in stages: encode, prepare, denoise, decode.
+//!
+//! A mode of image-to-image is a `Conditioning` made in `prepare`, never another pipeline.
+
+pub mod engines;
+pub mod flux;
+mod folder;
+mod pixels;
+pub mod settings;
+pub mod tokenizer;
+pub mod trace;
+
+pub use engines::{Engines, Precision, load_folder};

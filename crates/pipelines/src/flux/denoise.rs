@@ -1,0 +1,134 @@
+//! The schedule, step by step.
+
+use super::encode::{Embeds, Texts};
+use super::prepare::{Conditioning, Grid, Prepared, unpack};
+use super::{FluxEngine, failed};
+use crate::trace::{Blocks, Trace};
+use candle_core::Tensor;
+use engine::{EngineError, Observer, StepReport, Timings};
+use models::flux::Input;
+use models::probe::Blind;
+use nn::Result;
+use nn::values;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// Everybody who follows a run.
+pub(super) struct Watch<'a> {
+    pub(super) timings: &'a mut Timings,
+    pub(super) observer: &'a mut dyn Observer,
+    pub(super) trace: &'a mut dyn Trace,
+}
+
+/// Latents at the end of a run, `(1, c, h, w)` each, on the transformer's scale.
+pub(super) struct Latents(pub(super) Vec<Tensor>);
+
+/// One call of the transformer.
+struct Call<'a> {
+    run: &'a Prepared,
+    step: usize,
+    guidance: Option<f32>,
+}
+
+impl FluxEngine {
+    pub(super) fn denoise(
+        &self,
+        mut run: Prepared,
+        texts: &Texts,
+        watch: Watch<'_>,
+    ) -> std::result::Result<Latents, EngineError> {
+        let Watch { timings, observer, trace } = watch;
+        let n_steps = run.n_steps() as u32;
+        let mut n_calls = 0;
+        for (idx, step) in (run.first_step..run.schedule.n_steps()).enumerate() {
+            let begin = Instant::now();
+            run.latents = self
+                .step(&run, texts, step, &mut Calls { trace, n_calls: &mut n_calls })
+                .map_err(|error| failed(&error))?;
+            let joined = Tensor::cat(&run.latents, 0).map_err(|error| failed(&error.into()))?;
+            trace.see(&format!("latents_after_step_{idx}"), &joined);
+            timings.steps.push(begin.elapsed());
+            let report = StepReport { step: idx as u32 + 1, n_steps };
+            if let ControlFlow::Break(()) = observer.step(report) {
+                return Err(EngineError::Cancelled);
+            }
+        }
+        unpacked(&run.latents, run.grid).map(Latents).map_err(|error| failed(&error))
+    }
+
+    /// One Euler step of every picture of the batch.
+    fn step(&self, run: &Prepared, texts: &Texts, step: usize, calls: &mut Calls<'_>) -> Result<Vec<Tensor>> {
+        let embeds_guidance = self.transformer.config().guidance_embeds;
+        let guidance = embeds_guidance.then_some(texts.guidance_scale as f32);
+        let call = Call { run, step, guidance };
+        let mut velocities = self.velocities(&call, &texts.positive, calls)?;
+        if let Some(negative) = &texts.negative {
+            let avoided = self.velocities(&call, negative, calls)?;
+            velocities = velocities
+                .iter()
+                .zip(&avoided)
+                .map(|(wanted, avoided)| Ok((avoided + ((wanted - avoided)? * texts.true_cfg_scale)?)?))
+                .collect::<Result<_>>()?;
+        }
+        let delta = f64::from(run.schedule.delta(step));
+        run.latents.iter().zip(&velocities).map(|(latent, velocity)| Ok((latent + (velocity * delta)?)?)).collect()
+    }
+
+    /// What the transformer says of every picture of the batch, one after the other: a batch costs time, not memory.
+    fn velocities(&self, call: &Call<'_>, embeds: &Embeds, calls: &mut Calls<'_>) -> Result<Vec<Tensor>> {
+        let timestep = call.run.schedule.timesteps()[call.step] / 1000.0;
+        let mut velocities = Vec::with_capacity(call.run.latents.len());
+        for (idx, latent) in call.run.latents.iter().enumerate() {
+            let img = match &call.run.conditioning {
+                Conditioning::None => latent.clone(),
+                Conditioning::Sequence(tokens) => Tensor::cat(&[latent, tokens], 1)?,
+            };
+            let pooled = &embeds.pooled;
+            let input =
+                Input { img: &img, txt: &embeds.txt, pooled, timestep, guidance: call.guidance, pe: &call.run.pe };
+            let is_first = *calls.n_calls == 0 && idx == 0;
+            if is_first {
+                calls.see_inputs(&input)?;
+            }
+            let output = if is_first {
+                self.transformer.forward(&input, &mut Blocks(calls.trace))?
+            } else {
+                self.transformer.forward(&input, &mut Blind)?
+            };
+            // What the model says of conditioning tokens is of no interest.
+            velocities.push(output.narrow(1, 0, latent.dim(1)?)?.contiguous()?);
+        }
+        calls.see_output(timestep, &velocities)?;
+        Ok(velocities)
+    }
+}
+
+/// The transformer's calls so far, under the recordings' names.
+struct Calls<'a> {
+    trace: &'a mut dyn Trace,
+    n_calls: &'a mut usize,
+}
+
+impl Calls<'_> {
+    fn see_inputs(&mut self, input: &Input<'_>) -> Result<()> {
+        self.trace.see("model_call_0.hidden_states", input.img);
+        self.trace.see("model_call_0.encoder_hidden_states", input.txt);
+        self.trace.see("model_call_0.pooled_projections", input.pooled);
+        if let Some(guidance) = input.guidance {
+            self.trace.see("model_call_0.guidance", &values::tensor(vec![guidance], 1)?);
+        }
+        Ok(())
+    }
+
+    fn see_output(&mut self, timestep: f32, velocities: &[Tensor]) -> Result<()> {
+        let idx = *self.n_calls;
+        *self.n_calls += 1;
+        self.trace.see(&format!("model_call_{idx}.timestep"), &values::tensor(vec![timestep], 1)?);
+        self.trace.see(&format!("model_call_{idx}.output"), &Tensor::cat(velocities, 0)?);
+        Ok(())
+    }
+}
+
+fn unpacked(latents: &[Tensor], grid: Grid) -> Result<Vec<Tensor>> {
+    latents.iter().map(|latent| unpack(latent, grid)).collect()
+}

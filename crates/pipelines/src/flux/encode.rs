@@ -1,0 +1,58 @@
+//! Texts to embeddings.
+
+use super::{FluxEngine, Job};
+use crate::trace::Trace;
+use candle_core::Tensor;
+use nn::Result;
+use nn::values;
+
+/// What each of the two text encoders reads.
+#[derive(Clone, Copy)]
+pub(super) struct Prompt<'a> {
+    pub(super) clip: &'a str,
+    pub(super) t5: &'a str,
+}
+
+/// One prompt, as the transformer sees it.
+pub(super) struct Embeds {
+    /// `(1, tokens, d_model)`: T5's.
+    pub(super) txt: Tensor,
+    /// `(1, hidden)`: CLIP's.
+    pub(super) pooled: Tensor,
+}
+
+pub(super) struct Texts {
+    pub(super) positive: Embeds,
+    /// With true guidance only.
+    pub(super) negative: Option<Embeds>,
+    pub(super) guidance_scale: f64,
+    pub(super) true_cfg_scale: f64,
+}
+
+impl FluxEngine {
+    pub(super) fn encode_texts(&self, job: &Job<'_>, trace: &mut dyn Trace) -> Result<Texts> {
+        let prompt = Prompt { clip: &job.plan.prompt, t5: job.plan.prompt_2.as_deref().unwrap_or(&job.plan.prompt) };
+        let n_tokens = job.max_sequence_length as usize;
+        let positive = self.encode_text(prompt, n_tokens)?;
+        see(trace, 0, &positive)?;
+        let negative = job.negative.map(|negative| self.encode_text(negative, n_tokens)).transpose()?;
+        if let Some(negative) = &negative {
+            see(trace, 1, negative)?;
+        }
+        Ok(Texts { positive, negative, guidance_scale: job.guidance_scale, true_cfg_scale: job.true_cfg_scale })
+    }
+
+    fn encode_text(&self, prompt: Prompt<'_>, n_tokens: usize) -> Result<Embeds> {
+        let pooled = self.clip.forward(&self.clip_tokenizer.encode(prompt.clip)?)?.pooled;
+        let txt = self.t5.forward(&self.t5_tokenizer.encode(prompt.t5, n_tokens)?)?;
+        Ok(Embeds { txt, pooled })
+    }
+}
+
+fn see(trace: &mut dyn Trace, idx: usize, embeds: &Embeds) -> Result<()> {
+    trace.see(&format!("encode_prompt_{idx}.prompt_embeds"), &embeds.txt);
+    trace.see(&format!("encode_prompt_{idx}.pooled_prompt_embeds"), &embeds.pooled);
+    let n_tokens = embeds.txt.dim(1)?;
+    trace.see(&format!("encode_prompt_{idx}.text_ids"), &values::tensor(vec![0.0; 3 * n_tokens], (n_tokens, 3))?);
+    Ok(())
+}

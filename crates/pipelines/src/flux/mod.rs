@@ -1,0 +1,242 @@
+//! FLUX.1: one engine for dev, schnell, Kontext and everything of their shape.
+//!
+//! Stages: [`encode`] makes text embeddings, [`prepare`] the latents, positions and conditioning, [`denoise`] runs the
+//! schedule, [`decode`] makes pictures. [`native`] lets a small model paint a large picture.
+
+mod decode;
+mod denoise;
+mod encode;
+mod native;
+mod prepare;
+
+use crate::folder::Pipeline;
+use crate::settings::Settings;
+use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
+use crate::trace::{Trace, Untraced};
+use domain::id::ModelId;
+use domain::quantity::Size;
+use engine::{Effective, Engine, EngineError, Fit, Observer, Output, Plan, Timings};
+use imaging::Picture;
+use models::clip::ClipTextModel;
+use models::config;
+use models::flux::Flux;
+use models::t5::T5Encoder;
+use models::vae::{self, Autoencoder};
+use nn::files::ModelFiles;
+use nn::{Result, Weights};
+use samplers::flow_match::FlowMatchConfig;
+use std::time::{Duration, Instant};
+
+/// Pixels of a picture that the engine agrees to paint; above it memory, not patience, would run out.
+pub const PIXELS_MAX: u64 = 4096 * 4096;
+/// Steps of a schedule that the engine agrees to run.
+pub const STEPS_MAX: u32 = 1000;
+/// T5 tokens that FLUX was trained with at most.
+pub const SEQUENCE_LENGTH_MAX: u32 = 512;
+/// Latents per token, on each side.
+const PATCH: usize = 2;
+
+/// One loaded model.
+pub struct FluxEngine {
+    model: ModelId,
+    pipeline: Pipeline,
+    settings: Settings,
+    clip_tokenizer: ClipTokenizer,
+    t5_tokenizer: T5Tokenizer,
+    clip: ClipTextModel,
+    t5: T5Encoder,
+    transformer: Flux,
+    vae: Autoencoder,
+    vae_config: vae::Config,
+    schedule_config: FlowMatchConfig,
+}
+
+/// What a plan means for this model, every default filled in and every value checked.
+struct Job<'a> {
+    plan: &'a Plan,
+    /// Of the result.
+    size: Size,
+    steps: u32,
+    guidance_scale: f64,
+    true_cfg_scale: f64,
+    /// What to avoid, if true guidance runs.
+    negative: Option<encode::Prompt<'a>>,
+    max_sequence_length: u32,
+    ignored: Vec<String>,
+}
+
+impl FluxEngine {
+    /// Loads a folder in the diffusers layout; an error lists every tensor that does not fit.
+    pub fn load(model: ModelId, files: &ModelFiles) -> Result<Self> {
+        let pipeline = Pipeline::of(files)?;
+        let clip_config = config::read(files, "text_encoder", "config.json")?;
+        let t5_config = config::read(files, "text_encoder_2", "config.json")?;
+        let vae_config = config::read(files, "vae", "config.json")?;
+        let flux_config: models::flux::Config = config::read(files, "transformer", "config.json")?;
+        Ok(Self {
+            model,
+            pipeline,
+            settings: Settings::of_flux(flux_config.guidance_embeds).overridden_by(files)?,
+            clip_tokenizer: ClipTokenizer::open(files, "tokenizer")?,
+            t5_tokenizer: T5Tokenizer::open(files, "tokenizer_2")?,
+            clip: component(files, "text_encoder", |weights| ClipTextModel::new(&clip_config, weights))?,
+            t5: component(files, "text_encoder_2", |weights| T5Encoder::new(&t5_config, weights))?,
+            transformer: component(files, "transformer", |weights| Flux::new(&flux_config, weights))?,
+            vae: component(files, "vae", |weights| Autoencoder::new(&vae_config, weights))?,
+            schedule_config: prepare::schedule_config(files)?,
+            vae_config,
+        })
+    }
+
+    /// [`Engine::run`], with a look at every tensor on the way.
+    pub fn run_traced(
+        &mut self,
+        plan: &Plan,
+        observer: &mut dyn Observer,
+        trace: &mut dyn Trace,
+    ) -> std::result::Result<Output, EngineError> {
+        let job = self.check(plan)?;
+        let started = Instant::now();
+        let mut timings = Timings::default();
+        let (images, steps_run) = match &plan.source {
+            Some(source) if plan.strength == 0.0 && self.pipeline == Pipeline::Flux => {
+                (vec![placed(source, job.size, plan.fit); plan.batch as usize], 0)
+            }
+            _ => self.paint(&job, &mut timings, observer, trace)?,
+        };
+        timings.total = started.elapsed();
+        Ok(Output {
+            images,
+            model: self.model.clone(),
+            effective: Effective {
+                size: job.size,
+                steps: job.steps,
+                steps_run,
+                guidance_scale: job.guidance_scale,
+                true_cfg_scale: job.true_cfg_scale,
+                max_sequence_length: job.max_sequence_length,
+            },
+            timings,
+            ignored: job.ignored,
+        })
+    }
+
+    fn paint(
+        &self,
+        job: &Job<'_>,
+        timings: &mut Timings,
+        observer: &mut dyn Observer,
+        trace: &mut dyn Trace,
+    ) -> std::result::Result<(Vec<Picture>, u32), EngineError> {
+        let native = native::Canvas::of(job, &self.settings, self.multiple());
+        let texts = clocked(&mut timings.text, || self.encode_texts(job, trace))?;
+        let prepared = clocked(&mut timings.vae_encode, || self.prepare(job, &native, &texts, trace))?;
+        let steps_run = prepared.n_steps() as u32;
+        let latents = self.denoise(prepared, &texts, denoise::Watch { timings, observer, trace })?;
+        let decoded = clocked(&mut timings.vae_decode, || self.decode(&latents, trace))?;
+        let images = decoded.iter().map(|picture| native.finish(picture)).collect();
+        Ok((images, steps_run))
+    }
+
+    /// Pixels that both sides of a painted picture must be a multiple of.
+    fn multiple(&self) -> u32 {
+        (self.vae_config.factor() * PATCH) as u32
+    }
+
+    fn check<'a>(&self, plan: &'a Plan) -> std::result::Result<Job<'a>, EngineError> {
+        let settings = &self.settings;
+        let steps = plan.steps.unwrap_or(settings.steps);
+        let max_sequence_length = plan.max_sequence_length.unwrap_or(settings.max_sequence_length);
+        let size = plan.size.or(plan.source.as_ref().map(Picture::size));
+        let size = size.ok_or_else(|| EngineError::Refused("size: without a picture a size is needed".to_owned()))?;
+        in_range("num_inference_steps", steps.into(), 1, STEPS_MAX.into())?;
+        in_range("max_sequence_length", max_sequence_length.into(), 1, SEQUENCE_LENGTH_MAX.into())?;
+        in_range("batch", plan.batch.into(), 1, 64)?;
+        in_range("width x height in pixels", size.pixels(), 1, PIXELS_MAX)?;
+        if !(0.0..=1.0).contains(&plan.strength) {
+            return Err(EngineError::Refused(format!("strength: got {}; allowed: 0 to 1", plan.strength)));
+        }
+        let true_cfg_scale = plan.true_cfg_scale.unwrap_or(settings.true_cfg_scale);
+        let guidance_scale = plan.guidance_scale.unwrap_or(settings.guidance_scale);
+        let negative = self.negative_prompt(plan, true_cfg_scale);
+        Ok(Job {
+            plan,
+            size,
+            steps,
+            guidance_scale,
+            true_cfg_scale: if negative.is_some() { true_cfg_scale } else { 1.0 },
+            ignored: self.ignored(plan, negative.is_some()),
+            negative,
+            max_sequence_length,
+        })
+    }
+
+    /// What to avoid. As in the reference, true guidance runs above 1 and with a negative prompt; a model that wants it
+    /// by default gets an empty one where the plan has none.
+    fn negative_prompt<'a>(&self, plan: &'a Plan, true_cfg_scale: f64) -> Option<encode::Prompt<'a>> {
+        if true_cfg_scale <= 1.0 {
+            return None;
+        }
+        let wanted_by_model = (self.settings.true_cfg_scale > 1.0).then_some("");
+        let clip = plan.negative_prompt.as_deref().or(wanted_by_model)?;
+        Some(encode::Prompt { clip, t5: plan.negative_prompt_2.as_deref().unwrap_or(clip) })
+    }
+
+    /// Parameters that the plan gives and that have no effect here, by their wire names.
+    fn ignored(&self, plan: &Plan, has_negative: bool) -> Vec<String> {
+        let embeds_guidance = self.transformer.config().guidance_embeds;
+        let uses_strength = self.pipeline == Pipeline::Flux && plan.source.is_some();
+        let given_and_unused = [
+            ("guidance_scale", plan.guidance_scale.is_some() && !embeds_guidance),
+            ("negative_prompt", plan.negative_prompt.as_deref().is_some_and(|text| !text.is_empty()) && !has_negative),
+            ("true_cfg_scale", plan.true_cfg_scale.is_some_and(|scale| scale > 1.0) && !has_negative),
+            ("strength", !uses_strength),
+        ];
+        let names = given_and_unused.into_iter().filter(|(_, unused)| *unused);
+        names.map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
+impl Engine for FluxEngine {
+    fn model(&self) -> &ModelId {
+        &self.model
+    }
+
+    fn run(&mut self, plan: &Plan, observer: &mut dyn Observer) -> std::result::Result<Output, EngineError> {
+        self.run_traced(plan, observer, &mut Untraced)
+    }
+}
+
+/// The reference picture in the size of the result.
+fn placed(source: &Picture, size: Size, fit: Fit) -> Picture {
+    match fit {
+        Fit::Cover => imaging::fit_cover(source, size),
+        Fit::Stretch => imaging::resize(source, size),
+    }
+}
+
+/// Loads one component and makes sure that its weights fit exactly.
+fn component<T>(files: &ModelFiles, name: &str, load: impl FnOnce(&Weights) -> Result<T>) -> Result<T> {
+    let weights = Weights::open(files, name)?;
+    let loaded = load(&weights)?;
+    weights.finish()?;
+    Ok(loaded)
+}
+
+fn clocked<T>(spent: &mut Duration, work: impl FnOnce() -> Result<T>) -> std::result::Result<T, EngineError> {
+    let begin = Instant::now();
+    let result = work().map_err(|error| failed(&error));
+    *spent = begin.elapsed();
+    result
+}
+
+fn failed(error: &nn::Error) -> EngineError {
+    EngineError::Failed(error.to_string())
+}
+
+fn in_range(field: &str, value: u64, min: u64, max: u64) -> std::result::Result<(), EngineError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(EngineError::Refused(format!("{field}: got {value}; allowed: {min} to {max}")))
+}

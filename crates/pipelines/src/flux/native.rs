@@ -1,0 +1,97 @@
+//! Lets a model that was trained on small pictures paint a large one.
+//!
+//! The picture is painted at the model's own area and enlarged; the fine luminance detail of the reference, which the
+//! small painting could not hold, is laid over it, the less the more `strength` lets the result leave the reference.
+
+use super::{Job, placed};
+use crate::settings::Settings;
+use domain::quantity::Size;
+use imaging::Picture;
+
+/// Where a picture is painted, and how it becomes the result.
+pub(super) struct Canvas<'a> {
+    job: &'a Job<'a>,
+    /// The reference in the size of the result.
+    placed: Option<Picture>,
+    /// What the model paints, before padding.
+    size: Size,
+}
+
+impl<'a> Canvas<'a> {
+    pub(super) fn of(job: &'a Job<'a>, settings: &Settings, multiple: u32) -> Self {
+        let placed = job.plan.source.as_ref().map(|source| placed(source, job.size, job.plan.fit));
+        let size = settings.native_pixels.map_or(job.size, |side| native_size(job.size, side, multiple));
+        Self { job, placed, size }
+    }
+
+    /// What the model paints, both sides multiples of `multiple`.
+    pub(super) fn padded_size(&self, multiple: u32) -> Size {
+        Size::new(self.size.width.next_multiple_of(multiple), self.size.height.next_multiple_of(multiple))
+    }
+
+    /// The reference as the model sees it.
+    pub(super) fn source(&self, multiple: u32) -> Option<Picture> {
+        let placed = self.placed.as_ref()?;
+        Some(imaging::pad_to_multiple(&imaging::resize(placed, self.size), multiple))
+    }
+
+    /// The result from what was painted.
+    pub(super) fn finish(&self, painted: &Picture) -> Picture {
+        let painted = imaging::crop(painted, self.size);
+        if self.size == self.job.size {
+            return painted;
+        }
+        let enlarged = imaging::resize(&painted, self.job.size);
+        match &self.placed {
+            None => enlarged,
+            Some(reference) => {
+                let blurred = imaging::resize(&imaging::resize(reference, self.size), self.job.size);
+                lay_detail(&enlarged, reference, &blurred, 1.0 - self.job.plan.strength as f32)
+            }
+        }
+    }
+}
+
+/// The size with the same aspect ratio and about the area of a square of `side`; never larger than asked for.
+fn native_size(size: Size, side: u32, multiple: u32) -> Size {
+    let shrink = f64::from(side) / (size.pixels() as f64).sqrt();
+    if shrink >= 1.0 {
+        return size;
+    }
+    let nearest = |n: u32| {
+        let multiples = (f64::from(n) * shrink / f64::from(multiple)).round().max(1.0);
+        multiples as u32 * multiple
+    };
+    Size::new(nearest(size.width), nearest(size.height))
+}
+
+/// Adds the luminance that `reference` has and `blurred` has not, times `weight`.
+fn lay_detail(painted: &Picture, reference: &Picture, blurred: &Picture, weight: f32) -> Picture {
+    let luminance = |rgb: &[u8; 3]| 0.299 * f32::from(rgb[0]) + 0.587 * f32::from(rgb[1]) + 0.114 * f32::from(rgb[2]);
+    let triples = |picture: &Picture| picture.pixels().as_chunks::<3>().0.to_vec();
+    let details = triples(reference).into_iter().zip(triples(blurred));
+    let pixels = triples(painted).into_iter().zip(details).flat_map(|(rgb, (reference, blurred))| {
+        let detail = weight * (luminance(&reference) - luminance(&blurred));
+        rgb.map(|level| (f32::from(level) + detail).round().clamp(0.0, 255.0) as u8)
+    });
+    Picture::new(painted.size(), pixels.collect()).expect("as many pixels as before, this is a bug")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_native_size_keeps_the_aspect_ratio_and_whole_tokens() {
+        assert_eq!(native_size(Size::new(1024, 512), 256, 16), Size::new(368, 176));
+        assert_eq!(native_size(Size::new(200, 100), 256, 16), Size::new(200, 100));
+        assert_eq!(native_size(Size::new(4000, 10), 128, 16), Size::new(2560, 16));
+    }
+
+    #[test]
+    fn detail_of_weight_zero_changes_nothing() {
+        let (grey, white) = (Picture::filled(Size::new(2, 1), [9; 3]), Picture::filled(Size::new(2, 1), [255; 3]));
+        assert_eq!(lay_detail(&grey, &white, &grey, 0.0), grey);
+        assert_eq!(lay_detail(&grey, &white, &grey, 1.0), white);
+    }
+}

@@ -1,0 +1,270 @@
+//! Noise, latents, positions and conditioning: all that a run starts from.
+
+use super::encode::Texts;
+use super::native::Canvas;
+use super::{FluxEngine, Job, PATCH};
+use crate::folder::Pipeline;
+use crate::trace::Trace;
+use candle_core::Tensor;
+use imaging::Picture;
+use models::flux::{image_positions, text_positions};
+use models::vae::LatentDistribution;
+use nn::files::ModelFiles;
+use nn::rope::Rope;
+use nn::values;
+use nn::{Error, Result};
+use samplers::flow_match::{FlowMatchConfig, FlowMatchSchedule, TimeShift};
+use samplers::noise::TorchGenerator;
+use serde::Deserialize;
+
+/// The largest reference picture of Kontext, pixels: about what the model was trained with.
+const REFERENCE_PIXELS_MAX: u64 = 1024 * 1024;
+
+/// What the denoiser sees besides noise and text.
+pub(super) enum Conditioning {
+    /// Nothing: plain image-to-image starts from the noised reference.
+    None,
+    /// Tokens after the picture's, with positions of their own (Kontext). `(1, tokens, channels)`
+    Sequence(Tensor),
+}
+
+/// A run, ready to start.
+pub(super) struct Prepared {
+    /// `(1, tokens, channels)`, one for each picture of the batch.
+    pub(super) latents: Vec<Tensor>,
+    pub(super) conditioning: Conditioning,
+    /// Angles of text, picture and conditioning, in this order.
+    pub(super) pe: Rope,
+    pub(super) schedule: FlowMatchSchedule,
+    pub(super) first_step: usize,
+    pub(super) grid: Grid,
+}
+
+/// The tokens of a picture.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+}
+
+impl Prepared {
+    /// Steps that will run.
+    pub(super) fn n_steps(&self) -> usize {
+        self.schedule.n_steps() - self.first_step
+    }
+}
+
+impl FluxEngine {
+    /// Draws come from one generator in the reference's order: the reference picture's latent, then the noise.
+    pub(super) fn prepare(
+        &self,
+        job: &Job<'_>,
+        canvas: &Canvas<'_>,
+        texts: &Texts,
+        trace: &mut dyn Trace,
+    ) -> Result<Prepared> {
+        let mut draws = Draws { generator: TorchGenerator::new(job.plan.seed), n_drawn: 0 };
+        let multiple = self.multiple();
+        let padded = canvas.padded_size(multiple);
+        let grid = Grid { rows: (padded.height / multiple) as usize, columns: (padded.width / multiple) as usize };
+        let schedule = FlowMatchSchedule::new(&self.schedule_config, job.steps as usize, grid.rows * grid.columns)
+            .map_err(|error| Error::Shape(error.to_string()))?;
+        see_schedule(trace, &schedule)?;
+
+        let source = canvas.source(multiple);
+        let mut first_step = 0;
+        let mut conditioning = Conditioning::None;
+        let mut clean = None;
+        let mut reference_positions = Vec::new();
+        match (self.pipeline, &source) {
+            (_, None) => {}
+            (Pipeline::Flux, Some(picture)) => {
+                let distribution = self.vae_encode(picture, trace)?;
+                let noise = draws.draw(distribution.mean.dims(), trace)?;
+                clean = Some(pack(&self.scaled(&distribution.sample(&noise)?)?)?);
+                first_step = schedule.first_step(job.plan.strength).min(schedule.n_steps() - 1);
+            }
+            (Pipeline::FluxKontext, Some(_)) => {
+                let picture = reference_picture(job.plan.source.as_ref(), multiple)?;
+                let latent = self.scaled(&self.vae_encode(&picture, trace)?.mean)?;
+                let (_, _, h, w) = latent.dims4()?;
+                reference_positions = image_positions(1, h / PATCH, w / PATCH);
+                conditioning = Conditioning::Sequence(pack(&latent)?);
+            }
+        }
+
+        let n_pictures = job.plan.batch as usize;
+        let shape = [n_pictures, self.vae_config.latent_channels, PATCH * grid.rows, PATCH * grid.columns];
+        let noise = pack(&draws.draw(&shape, trace)?)?;
+        let mix = schedule.noise_mix(first_step);
+        let start = |idx: usize| -> Result<Tensor> {
+            let noise = noise.narrow(0, idx, 1)?.contiguous()?;
+            match &clean {
+                None => Ok(noise),
+                Some(clean) => Ok(((noise * f64::from(mix.noise))? + (clean * f64::from(mix.latent))?)?),
+            }
+        };
+        let mut positions = text_positions(texts.positive.txt.dim(1)?);
+        positions.extend(image_positions(0, grid.rows, grid.columns));
+        positions.extend(reference_positions);
+        see_positions(trace, &positions, texts.positive.txt.dim(1)?)?;
+        Ok(Prepared {
+            latents: (0..n_pictures).map(start).collect::<Result<_>>()?,
+            conditioning,
+            pe: self.transformer.rope(&positions)?,
+            schedule,
+            first_step,
+            grid,
+        })
+    }
+
+    fn vae_encode(&self, picture: &Picture, trace: &mut dyn Trace) -> Result<LatentDistribution> {
+        let image = crate::pixels::to_tensor(picture)?;
+        trace.see("vae_encode_0.input", &image);
+        let distribution = self.vae.encode(&image)?;
+        trace.see("vae_encode_0.mean", &distribution.mean);
+        trace.see("vae_encode_0.logvar", &distribution.logvar);
+        Ok(distribution)
+    }
+
+    /// A latent on the transformer's scale.
+    fn scaled(&self, latent: &Tensor) -> Result<Tensor> {
+        let shift = self.vae_config.shift_factor.unwrap_or(0.0);
+        Ok(((latent - shift)? * self.vae_config.scaling_factor)?)
+    }
+}
+
+/// Random numbers, in the reference's order.
+struct Draws {
+    generator: TorchGenerator,
+    n_drawn: usize,
+}
+
+impl Draws {
+    fn draw(&mut self, shape: &[usize], trace: &mut dyn Trace) -> Result<Tensor> {
+        let n = shape.iter().product();
+        let noise = values::tensor(self.generator.randn_f32(n), shape)?;
+        trace.see(&format!("rng_draw_{}", self.n_drawn), &noise);
+        self.n_drawn += 1;
+        Ok(noise)
+    }
+}
+
+/// Splits latents into 2x2 patches, the tokens of the transformer.
+///
+/// # Shapes
+/// - latent: `(b, c, h, w)`, `h` and `w` even
+/// - output: `(b, h/2 · w/2, 4c)`
+fn pack(latent: &Tensor) -> Result<Tensor> {
+    let (b, c, h, w) = latent.dims4()?;
+    Ok(latent
+        .reshape((b, c, h / PATCH, PATCH, w / PATCH, PATCH))? // (b, c, row, dy, column, dx)
+        .permute((0, 2, 4, 1, 3, 5))? // (b, row, column, c, dy, dx)
+        .reshape((b, (h / PATCH) * (w / PATCH), c * PATCH * PATCH))?)
+}
+
+/// Puts tokens back together.
+///
+/// # Shapes
+/// - tokens: `(b, rows · columns, 4c)`; output: `(b, c, 2 rows, 2 columns)`
+pub(super) fn unpack(tokens: &Tensor, grid: Grid) -> Result<Tensor> {
+    let (b, _, n) = tokens.dims3()?;
+    let c = n / (PATCH * PATCH);
+    let Grid { rows, columns } = grid;
+    Ok(tokens
+        .reshape((b, rows, columns, c, PATCH, PATCH))? // (b, row, column, c, dy, dx)
+        .permute((0, 3, 1, 4, 2, 5))? // (b, c, row, dy, column, dx)
+        .reshape((b, c, PATCH * rows, PATCH * columns))?)
+}
+
+/// Kontext sees the reference in its own size, rounded down to whole tokens, shrunk where it is over the limit.
+fn reference_picture(source: Option<&Picture>, multiple: u32) -> Result<Picture> {
+    let source = source.ok_or_else(|| Error::Shape("no reference picture".to_owned()))?;
+    let size = source.size();
+    let shrink = (REFERENCE_PIXELS_MAX as f64 / size.pixels() as f64).sqrt().min(1.0);
+    let side = |n: u32| ((f64::from(n) * shrink) as u32 / multiple).max(1) * multiple;
+    Ok(imaging::resize(source, domain::quantity::Size::new(side(size.width), side(size.height))))
+}
+
+/// `scheduler_config.json`, as diffusers writes it.
+pub(super) fn schedule_config(files: &ModelFiles) -> Result<FlowMatchConfig> {
+    const PATH: &str = "scheduler/scheduler_config.json";
+    let written: Written = models::config::read(files, "scheduler", "scheduler_config.json")?;
+    let malformed = |reason: String| Error::Malformed { path: files.display(PATH), reason };
+    if written.class_name != "FlowMatchEulerDiscreteScheduler" {
+        let reason = format!("the scheduler {} is not FlowMatchEulerDiscreteScheduler", written.class_name);
+        return Err(malformed(reason));
+    }
+    let assumed = FlowMatchConfig::default();
+    Ok(FlowMatchConfig {
+        num_train_timesteps: written.num_train_timesteps.unwrap_or(assumed.num_train_timesteps),
+        shift: written.shift.unwrap_or(assumed.shift),
+        use_dynamic_shifting: written.use_dynamic_shifting.unwrap_or(assumed.use_dynamic_shifting),
+        base_shift: written.base_shift.unwrap_or(assumed.base_shift),
+        max_shift: written.max_shift.unwrap_or(assumed.max_shift),
+        base_image_seq_len: written.base_image_seq_len.unwrap_or(assumed.base_image_seq_len),
+        max_image_seq_len: written.max_image_seq_len.unwrap_or(assumed.max_image_seq_len),
+        time_shift_type: match written.time_shift_type.as_deref() {
+            None | Some("exponential") => TimeShift::Exponential,
+            Some("linear") => TimeShift::Linear,
+            Some(other) => return Err(malformed(format!("time_shift_type: got {other}; known: exponential, linear"))),
+        },
+        shift_terminal: written.shift_terminal,
+        use_karras_sigmas: written.use_karras_sigmas.unwrap_or(false),
+        use_exponential_sigmas: written.use_exponential_sigmas.unwrap_or(false),
+        use_beta_sigmas: written.use_beta_sigmas.unwrap_or(false),
+        invert_sigmas: written.invert_sigmas.unwrap_or(false),
+        stochastic_sampling: written.stochastic_sampling.unwrap_or(false),
+    })
+}
+
+#[derive(Deserialize)]
+struct Written {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+    num_train_timesteps: Option<u32>,
+    shift: Option<f64>,
+    use_dynamic_shifting: Option<bool>,
+    base_shift: Option<f64>,
+    max_shift: Option<f64>,
+    base_image_seq_len: Option<u32>,
+    max_image_seq_len: Option<u32>,
+    time_shift_type: Option<String>,
+    shift_terminal: Option<f64>,
+    use_karras_sigmas: Option<bool>,
+    use_exponential_sigmas: Option<bool>,
+    use_beta_sigmas: Option<bool>,
+    invert_sigmas: Option<bool>,
+    stochastic_sampling: Option<bool>,
+}
+
+fn see_schedule(trace: &mut dyn Trace, schedule: &FlowMatchSchedule) -> Result<()> {
+    trace.see("scheduler.sigmas", &values::tensor(schedule.sigmas().to_vec(), schedule.sigmas().len())?);
+    trace.see("scheduler.timesteps", &values::tensor(schedule.timesteps().to_vec(), schedule.n_steps())?);
+    Ok(())
+}
+
+fn see_positions(trace: &mut dyn Trace, positions: &[Vec<f64>], n_txt: usize) -> Result<()> {
+    let ids = |positions: &[Vec<f64>]| {
+        let flat: Vec<f32> = positions.iter().flatten().map(|coordinate| *coordinate as f32).collect();
+        values::tensor(flat, (positions.len(), 3))
+    };
+    trace.see("model_call_0.txt_ids", &ids(&positions[..n_txt])?);
+    trace.see("model_call_0.img_ids", &ids(&positions[n_txt..])?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packing_orders_channels_then_rows_then_columns() {
+        let latent = values::tensor((0..16).map(|x| x as f32).collect(), (1, 2, 2, 4)).unwrap();
+        let packed = pack(&latent).unwrap();
+        let expected = [[0., 1., 4., 5., 8., 9., 12., 13.], [2., 3., 6., 7., 10., 11., 14., 15.]];
+        assert_eq!(packed.squeeze(0).unwrap().to_vec2::<f32>().unwrap(), expected);
+        let unpacked = unpack(&packed, Grid { rows: 1, columns: 2 }).unwrap();
+        assert_eq!(values::to_vec(&unpacked).unwrap(), values::to_vec(&latent).unwrap());
+    }
+}

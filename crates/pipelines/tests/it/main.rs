@@ -1,0 +1,5 @@
+//! The FLUX engine against the reference's recorded runs (`parity/` in the repository's root).
+
+mod golden;
+mod parity;
+mod tokenizers;
