@@ -1,0 +1,126 @@
+//! The one thread that owns the engines. It keeps the last one loaded, since loading costs more than painting.
+
+use crate::config::WorkerError;
+use crate::lookout::{Lookout, Steps};
+use domain::id::ModelId;
+use engine::{Engine, EngineError, EngineSource, Output, Plan};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
+
+/// Hands jobs to the thread, which ends with the job at hand once this is dropped.
+pub(crate) struct Device {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// What to paint, and with which weights.
+pub(crate) struct Order {
+    pub(crate) model: ModelId,
+    pub(crate) plan: Plan,
+    pub(crate) lookout: Arc<Lookout>,
+}
+
+pub(crate) struct Painted {
+    pub(crate) output: Output,
+    /// How long loading the weights took; zero if they were loaded.
+    pub(crate) loading: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Mishap {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("the engine panicked")]
+    Panicked,
+    #[error("the device thread is gone")]
+    Gone,
+}
+
+struct Job {
+    order: Order,
+    reply: oneshot::Sender<Result<Painted, Mishap>>,
+    span: Span,
+}
+
+impl Device {
+    pub(crate) fn start(engines: Arc<dyn EngineSource>) -> Result<Self, WorkerError> {
+        // One job may wait while another is done.
+        let (sender, jobs) = mpsc::channel(1);
+        let thread = DeviceThread { engines, loaded: None };
+        std::thread::Builder::new()
+            .name("device".to_owned())
+            .spawn(move || thread.serve(jobs))
+            .map_err(WorkerError::Thread)?;
+        Ok(Self { jobs: sender })
+    }
+
+    pub(crate) async fn paint(&self, order: Order) -> Result<Painted, Mishap> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job { order, reply, span: Span::current() };
+        self.jobs.send(job).await.map_err(|_| Mishap::Gone)?;
+        answer.await.map_err(|_| Mishap::Gone)?
+    }
+}
+
+struct DeviceThread {
+    engines: Arc<dyn EngineSource>,
+    loaded: Option<Loaded>,
+}
+
+struct Loaded {
+    model: ModelId,
+    engine: Box<dyn Engine>,
+}
+
+impl DeviceThread {
+    fn serve(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.blocking_recv() {
+            let Job { order, reply, span } = job;
+            if reply.is_closed() {
+                continue;
+            }
+            let _ = reply.send(span.in_scope(|| self.paint(&order)));
+        }
+    }
+
+    fn paint(&mut self, order: &Order) -> Result<Painted, Mishap> {
+        match catch_unwind(AssertUnwindSafe(|| self.load_and_run(order))) {
+            Ok(painted) => Ok(painted?),
+            Err(_) => {
+                tracing::error!(model.id = %order.model, "the engine panicked; it is loaded anew for the next task");
+                let broken = self.loaded.take();
+                // What is half broken may panic again while it is torn down.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
+                Err(Mishap::Panicked)
+            }
+        }
+    }
+
+    fn load_and_run(&mut self, order: &Order) -> Result<Painted, EngineError> {
+        let begun = Instant::now();
+        let engine = self.engine(&order.model)?;
+        let loading = begun.elapsed();
+        if order.lookout.stop().is_some() {
+            return Err(EngineError::Cancelled);
+        }
+        let output = engine.run(&order.plan, &mut Steps(Arc::clone(&order.lookout)))?;
+        Ok(Painted { output, loading })
+    }
+
+    fn engine(&mut self, model: &ModelId) -> Result<&mut dyn Engine, EngineError> {
+        // The old one goes first: two may not fit into memory.
+        let loaded = match self.loaded.take() {
+            Some(loaded) if loaded.model == *model => loaded,
+            other => {
+                drop(other);
+                let begun = Instant::now();
+                let engine = self.engines.load(model)?;
+                tracing::info!(model.id = %model, seconds = begun.elapsed().as_secs_f64(), "loaded a model");
+                Loaded { model: model.clone(), engine }
+            }
+        };
+        Ok(self.loaded.insert(loaded).engine.as_mut())
+    }
+}

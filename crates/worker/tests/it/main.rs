@@ -1,0 +1,8 @@
+//! Workers on a real store in a scratch folder, with engines that paint at once.
+
+mod cancel;
+mod drain;
+mod failure;
+mod paint;
+mod share;
+mod support;
