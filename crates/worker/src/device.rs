@@ -86,16 +86,14 @@ impl DeviceThread {
     }
 
     fn paint(&mut self, order: &Order) -> Result<Painted, Mishap> {
-        match catch_unwind(AssertUnwindSafe(|| self.load_and_run(order))) {
-            Ok(painted) => Ok(painted?),
-            Err(_) => {
-                tracing::error!(model.id = %order.model, "the engine panicked; it is loaded anew for the next task");
-                let broken = self.loaded.take();
-                // What is half broken may panic again while it is torn down.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
-                Err(Mishap::Panicked)
-            }
-        }
+        let Ok(painted) = catch_unwind(AssertUnwindSafe(|| self.load_and_run(order))) else {
+            tracing::error!(model.id = %order.model, "the engine panicked; it is loaded anew for the next task");
+            let broken = self.loaded.take();
+            // What is half broken may panic again while it is torn down.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
+            return Err(Mishap::Panicked);
+        };
+        Ok(painted?)
     }
 
     fn load_and_run(&mut self, order: &Order) -> Result<Painted, EngineError> {

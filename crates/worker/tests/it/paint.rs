@@ -33,8 +33,10 @@ async fn a_batch_becomes_pictures_and_thumbnails() {
             let thumbnail = imaging::decode(&bench.blob(&painted.thumbnail).await).unwrap();
             assert_eq!((image.size(), thumbnail.size()), (Size::new(600, 300), Size::new(256, 128)));
             let (image, thumbnail) = (painted.image.as_str(), painted.thumbnail.as_str());
-            assert!(image.starts_with("r-") && image.ends_with(format.as_str()) && image.len() > 34, "{image}");
-            assert!(thumbnail.starts_with("t-") && thumbnail.ends_with(".jpeg"), "{thumbnail}");
+            let is_named =
+                |key: &str, prefix, suffix| key.len() > 34 && key.starts_with(prefix) && key.ends_with(suffix);
+            assert!(is_named(image, "r-", format.as_str()), "{image}");
+            assert!(is_named(thumbnail, "t-", "jpeg"), "{thumbnail}");
             let random_part = |key: &str| key[2..34].to_owned();
             assert!(keys.insert(random_part(image)) && keys.insert(random_part(thumbnail)));
             n_files += 2;
