@@ -1,0 +1,278 @@
+//! `pentimento paint`: one picture, without the queue; the same plan and the same engine as the server's.
+
+use crate::failure::Failure;
+use crate::terminal::{self, Progress};
+use crate::weights::{self, PrecisionArg};
+use domain::catalogue::App;
+use domain::quantity::Size;
+use domain::request::OutputFormat;
+use engine::{Fit, Output, Plan};
+use imaging::{Metadata, Picture};
+use ingest::{FetchPolicy, Fetcher, IpRange};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The picture to paint over: a file, or an http, https or data: URL.
+    image: String,
+    /// What to paint.
+    #[arg(allow_hyphen_values = true)]
+    prompt: String,
+    /// Where to write the result: .png, .jpg or .webp. With --batch: OUT-1.png to OUT-n.png.
+    #[arg(short, long, value_name = "OUT.png", value_parser = output_path)]
+    output: PathBuf,
+    /// The app, by its name or its id; `pentimento models` lists them.
+    #[arg(long, default_value = "flux-dev")]
+    app: String,
+    /// A model folder in the diffusers layout, or a folder of such folders [default: the model inside this program]
+    #[arg(long, value_name = "DIR", env = "PENTIMENTO_WEIGHTS")]
+    weights: Option<PathBuf>,
+    /// How far to leave the picture: 0 returns it untouched, 1 disregards it [default: 0.7]
+    #[arg(long, value_name = "F", value_parser = |text: &str| number(text, 0.0, 1.0))]
+    strength: Option<f64>,
+    /// Steps of the whole schedule, of which `strength` lets a part run [default: the model's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    steps: Option<u32>,
+    /// Adherence to the prompt [default: the model's]
+    #[arg(long, value_name = "F", value_parser = |text: &str| number(text, 0.0, 100.0))]
+    guidance_scale: Option<f64>,
+    /// What to avoid.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    negative_prompt: Option<String>,
+    /// Guidance by a second, negative run of every step; above 1 it takes twice the time [default: the model's]
+    #[arg(long, value_name = "F", value_parser = |text: &str| number(text, 0.0, 100.0))]
+    true_cfg_scale: Option<f64>,
+    /// What the second text encoder reads [default: the prompt]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    prompt_2: Option<String>,
+    /// The same seed gives the same picture.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Width of the result, pixels [default: the picture's]
+    #[arg(long, value_name = "W", requires = "height", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    width: Option<u32>,
+    /// Height of the result, pixels [default: the picture's]
+    #[arg(long, value_name = "H", requires = "width", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    height: Option<u32>,
+    /// How a picture of another shape meets the size: cut what hangs over, or stretch.
+    #[arg(long, value_enum, default_value = "cover")]
+    fit: FitArg,
+    /// How many pictures to paint.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    batch: u32,
+    /// Tokens of the prompt that the second text encoder reads, padding included [default: the model's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    max_sequence_length: Option<u32>,
+    /// The number format to compute in.
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: PrecisionArg,
+    /// Let URLs lead to these addresses too, although they are not public; may be repeated.
+    #[arg(long, value_name = "CIDR", value_parser = |text: &str| IpRange::parse(text).map_err(|error| error.to_string()))]
+    allow_source: Vec<IpRange>,
+    /// Print the parameters that were used, the seed and the timings as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum FitArg {
+    Cover,
+    Stretch,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let catalogue = hub::catalogue::built_in();
+    let app = catalogue.by_slug(&args.app).or_else(|| catalogue.by_id(&args.app)).ok_or_else(|| {
+        let slugs: Vec<&str> = catalogue.apps().iter().map(|app| app.slug.as_str()).collect();
+        Failure::usage(format!("--app: got {}; allowed: {}", args.app, slugs.join(", ")))
+    })?;
+    writable(&args.output)?;
+    let mut progress = Progress::begin("reading the picture".to_owned());
+    let source = read_picture(args)?;
+    progress.now("loading the weights");
+    let begin = Instant::now();
+    let mut engine = weights::engine_for(app, args.weights.as_deref())?;
+    let load = begin.elapsed();
+    progress.now("painting");
+    let plan = plan(args, app, source);
+    let output = engine.run(&plan, &mut progress).map_err(Failure::because)?;
+    let paths = write_pictures(args, &output)?;
+    progress.end();
+    report(args, app, &plan, &Painted { output, paths, load });
+    Ok(())
+}
+
+fn plan(args: &Args, app: &App, source: Picture) -> Plan {
+    Plan {
+        source: Some(source),
+        prompt: args.prompt.clone(),
+        prompt_2: args.prompt_2.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        negative_prompt_2: None,
+        guidance_scale: args.guidance_scale,
+        true_cfg_scale: args.true_cfg_scale,
+        strength: args.strength.unwrap_or(app.defaults.strength.get()),
+        steps: args.steps,
+        size: args.width.zip(args.height).map(|(width, height)| Size::new(width, height)),
+        fit: match args.fit {
+            FitArg::Cover => Fit::Cover,
+            FitArg::Stretch => Fit::Stretch,
+        },
+        seed: args.seed,
+        batch: args.batch,
+        max_sequence_length: args.max_sequence_length,
+    }
+}
+
+fn read_picture(args: &Args) -> Result<Picture, Failure> {
+    let is_url =
+        ["http://", "https://", "data:"].iter().any(|scheme| args.image.to_ascii_lowercase().starts_with(scheme));
+    let bytes = if is_url { fetch(args)? } else { read_file(Path::new(&args.image))? };
+    imaging::decode(&bytes).map_err(|error| Failure::because(format!("the picture cannot be read: {error}")))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| Failure::because(format!("{}: {error}", path.display()));
+    let n_bytes = std::fs::metadata(path).map_err(failed)?.len();
+    let limit = domain::limits::SOURCE_BYTES_MAX as u64;
+    if n_bytes > limit {
+        return Err(Failure::because(format!("{}: got {n_bytes} bytes; allowed: {limit}", path.display())));
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+fn fetch(args: &Args) -> Result<Vec<u8>, Failure> {
+    let policy = FetchPolicy { allowed_sources: args.allow_source.clone(), ..FetchPolicy::default() };
+    let fetcher = Fetcher::new(policy).map_err(Failure::usage)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::because)?;
+    let fetched = runtime.block_on(fetcher.fetch(&args.image));
+    fetched.map(|fetched| fetched.bytes.to_vec()).map_err(|error| Failure::because(format!("image: {error}")))
+}
+
+/// Fails before the work, not after it, where the result could not be written.
+fn writable(output: &Path) -> Result<(), Failure> {
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() { Ok(()) } else { Err(Failure::because(format!("{}: no such folder", folder.display()))) }
+}
+
+fn write_pictures(args: &Args, output: &Output) -> Result<Vec<PathBuf>, Failure> {
+    let software = format!("pentimento {}", env!("CARGO_PKG_VERSION"));
+    let metadata = Metadata { software, model: output.model.to_string(), seed: Some(args.seed) };
+    let format = format_of(&args.output).ok_or_else(|| Failure::usage("--output: no known extension"))?;
+    let mut paths = Vec::new();
+    for (idx, picture) in output.images.iter().enumerate() {
+        let path = if args.batch == 1 { args.output.clone() } else { numbered(&args.output, idx + 1) };
+        let bytes = imaging::encode(picture, format, &metadata).map_err(Failure::because)?;
+        std::fs::write(&path, bytes).map_err(|error| Failure::because(format!("{}: {error}", path.display())))?;
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+/// `out.png`, 2: `out-2.png`.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}-{number}.{extension}"))
+}
+
+struct Painted {
+    output: Output,
+    paths: Vec<PathBuf>,
+    load: Duration,
+}
+
+fn report(args: &Args, app: &App, plan: &Plan, painted: &Painted) {
+    let Painted { output, paths, load } = painted;
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    if args.json {
+        terminal::say(&format!("{:#}", details(args, app, plan, painted)));
+        return;
+    }
+    let seconds = output.timings.total.as_secs_f64() + load.as_secs_f64();
+    let size = output.effective.size;
+    terminal::remark(&format!("{}: {size}, by {}, seed {}, {seconds:.1} s", names.join(", "), output.model, plan.seed));
+    if !output.ignored.is_empty() {
+        terminal::remark(&format!("without effect on this model: {}", output.ignored.join(", ")));
+    }
+}
+
+fn details(args: &Args, app: &App, plan: &Plan, painted: &Painted) -> Value {
+    let Painted { output, paths, load } = painted;
+    let effective = &output.effective;
+    let seconds = |duration: &Duration| (duration.as_secs_f64() * 1e4).round() / 1e4;
+    json!({
+        "output": paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+        "app": app.slug,
+        "model": output.model.as_str(),
+        "parameters": {
+            "prompt": plan.prompt,
+            "prompt_2": plan.prompt_2,
+            "negative_prompt": plan.negative_prompt,
+            "strength": plan.strength,
+            "num_inference_steps": effective.steps,
+            "steps_run": effective.steps_run,
+            "guidance_scale": effective.guidance_scale,
+            "true_cfg_scale": effective.true_cfg_scale,
+            "max_sequence_length": effective.max_sequence_length,
+            "width": effective.size.width,
+            "height": effective.size.height,
+            "fit": match plan.fit { Fit::Cover => "cover", Fit::Stretch => "stretch" },
+            "batch": plan.batch,
+            "precision": pipelines::Precision::from(args.precision).as_str(),
+        },
+        "seed": plan.seed,
+        "ignored": output.ignored,
+        "timings": {
+            "load": seconds(load),
+            "text": seconds(&output.timings.text),
+            "vae_encode": seconds(&output.timings.vae_encode),
+            "steps": output.timings.steps.iter().map(seconds).collect::<Vec<_>>(),
+            "vae_decode": seconds(&output.timings.vae_decode),
+            "total": seconds(&output.timings.total),
+        },
+    })
+}
+
+fn output_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if format_of(&path).is_some() {
+        Ok(path)
+    } else {
+        Err("allowed: a file name ending in .png, .jpg, .jpeg or .webp".to_owned())
+    }
+}
+
+fn format_of(path: &Path) -> Option<OutputFormat> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "png" => Some(OutputFormat::Png),
+        "jpg" | "jpeg" => Some(OutputFormat::Jpeg),
+        "webp" => Some(OutputFormat::Webp),
+        _ => None,
+    }
+}
+
+fn number(text: &str, min: f64, max: f64) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("allowed: a number from {min} to {max}"))?;
+    if (min..=max).contains(&value) { Ok(value) } else { Err(format!("allowed: a number from {min} to {max}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_numbered_before_the_extension() {
+        assert_eq!(numbered(Path::new("a/out.png"), 3), Path::new("a/out-3.png"));
+    }
+
+    #[test]
+    fn an_output_of_an_unknown_kind_is_refused() {
+        assert!(output_path("a.JPEG").is_ok());
+        for name in ["out", "out.gif", ".png"] {
+            assert!(output_path(name).is_err(), "{name}");
+        }
+    }
+}

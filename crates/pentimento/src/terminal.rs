@@ -1,0 +1,65 @@
+//! What a person sees: progress on a terminal, nothing of it when standard error is piped.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this file is the program's voice")]
+
+use engine::{Observer, StepReport};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// The result of a command, on standard output.
+pub(crate) fn say(text: &str) {
+    println!("{text}");
+}
+
+/// One line on standard error, piped or not.
+pub(crate) fn complain(text: &str) {
+    eprintln!("{text}");
+}
+
+/// One line for a person, on standard error if that is a terminal.
+pub(crate) fn remark(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("{text}");
+    }
+}
+
+/// A progress bar with steps and the time that is left; hidden when standard error is no terminal.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Begins with work of unknown length.
+    pub(crate) fn begin(what: String) -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.set_style(style("{spinner} {msg}"));
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self(bar)
+    }
+
+    pub(crate) fn now(&self, what: &'static str) {
+        self.0.set_message(what);
+    }
+
+    pub(crate) fn end(self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Observer for Progress {
+    fn step(&mut self, report: StepReport) -> ControlFlow<()> {
+        if self.0.length() != Some(report.n_steps.into()) {
+            self.0.set_length(report.n_steps.into());
+            self.0.set_style(style("{spinner} {msg} [{bar:32}] step {pos} of {len}, {eta} left").progress_chars("=> "));
+        }
+        self.0.set_position(report.step.into());
+        if report.step == report.n_steps {
+            self.0.set_message("finishing");
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a valid template, this is a bug")
+}
