@@ -7,9 +7,11 @@ use crate::jpeg;
 use crate::picture::Picture;
 use crate::raster::{Channels, Decoded, Raster, orientation_from_exif};
 use crate::tiff::read_ink;
+use crate::webp;
 use domain::limits::{SOURCE_BYTES_MAX, SOURCE_PIXELS_MAX};
 use domain::quantity::Size;
 use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, tiff::TiffDecoder, webp::WebPDecoder};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, Limits, RgbImage};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -106,20 +108,13 @@ fn size_of(decoder: &(dyn ImageDecoder + '_)) -> Size {
 
 fn read(format: Format, bytes: &[u8]) -> Result<Decoded, ImageError> {
     let failed = |error| ImageError::from_decoder(format, error);
-    if format == Format::Webp && !is_whole_riff(bytes) {
-        return Err(ImageError::broken(format, "it is shorter than it says"));
-    }
     let mut decoder = opened(format, bytes)?;
     if decoder.total_bytes() > DECODE_BYTES_MAX {
         return Err(ImageError::TooMuchMemory(format));
     }
-    // Broken metadata does not spoil the pixels. It comes before the limits are set: TIFF's would then be sized by the
-    // pixels, and a small picture's profile would be over them.
-    let icc = decoder.icc_profile().ok().flatten();
-    let orientation = match format {
-        Format::Tiff => decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms),
-        _ => orientation_from_exif(decoder.exif_metadata().ok().flatten().as_deref()),
-    };
+    // Metadata comes before the limits are set: TIFF's would then be sized by the pixels, and a small picture's profile would
+    // be over them.
+    let (icc, orientation) = metadata(format, bytes, decoder.as_mut())?;
     if format == Format::Tiff
         && let Some(raster) = read_ink(bytes, DECODE_BYTES_MAX)?
     {
@@ -130,11 +125,22 @@ fn read(format: Format, bytes: &[u8]) -> Result<Decoded, ImageError> {
     Ok(Decoded { raster: to_8_bit(image), icc, orientation })
 }
 
-/// Whether all bytes are there that the container announces. The decoder would only miss the orientation at the end.
-fn is_whole_riff(bytes: &[u8]) -> bool {
-    const OUTER_BYTES: u64 = 8;
-    let announced = bytes.get(4..).and_then(|tail| tail.first_chunk::<4>());
-    announced.is_some_and(|length| u64::from(u32::from_le_bytes(*length)) + OUTER_BYTES <= bytes.len() as u64)
+/// Profile and orientation. What is broken in them does not spoil the pixels.
+fn metadata(
+    format: Format,
+    bytes: &[u8],
+    decoder: &mut (dyn ImageDecoder + '_),
+) -> Result<(Option<Vec<u8>>, Orientation), ImageError> {
+    if format == Format::Webp {
+        let found = webp::inspect(bytes, size_of(decoder))?;
+        return Ok((found.icc.map(<[u8]>::to_vec), orientation_from_exif(found.exif)));
+    }
+    let icc = decoder.icc_profile().ok().flatten();
+    let orientation = match format {
+        Format::Tiff => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+        _ => orientation_from_exif(decoder.exif_metadata().ok().flatten().as_deref()),
+    };
+    Ok((icc, orientation))
 }
 
 fn to_8_bit(image: DynamicImage) -> Raster {

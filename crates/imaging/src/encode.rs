@@ -103,7 +103,7 @@ fn ascii(text: &str) -> Vec<u8> {
     const TEXT_BYTES_MIN: usize = 6;
     let mut bytes: Vec<u8> = text.chars().map(|c| if matches!(c, ' '..='~') { c as u8 } else { b'?' }).collect();
     bytes.push(0);
-    while bytes.len() < TEXT_BYTES_MIN || bytes.len() % 2 != 0 {
+    while bytes.len() < TEXT_BYTES_MIN || !bytes.len().is_multiple_of(2) {
         bytes.push(0);
     }
     bytes

@@ -3,6 +3,7 @@
 use crate::picture::Picture;
 use crate::resize::{Region, resize, resize_region};
 use domain::quantity::Size;
+use std::cmp::Ordering;
 
 /// Fills the size, keeping the aspect ratio; what hangs over is cut off on both sides alike. Equals Pillow's
 /// `ImageOps.fit(LANCZOS)`.
@@ -11,10 +12,10 @@ pub fn fit_cover(picture: &Picture, size: Size) -> Picture {
     let (width, height) = (f64::from(picture.size().width), f64::from(picture.size().height));
     let ratio = f64::from(size.width) / f64::from(size.height);
     // The part is cut out while resizing, so that a picture of extreme shape never becomes a huge one on the way.
-    let (part_width, part_height) = match width / height {
-        own if own == ratio => (width, height),
-        own if own > ratio => (ratio * height, height),
-        _ => (width, width / ratio),
+    let (part_width, part_height) = match (width / height).total_cmp(&ratio) {
+        Ordering::Equal => (width, height),
+        Ordering::Greater => (ratio * height, height),
+        Ordering::Less => (width, width / ratio),
     };
     let (left, top) = ((width - part_width) * 0.5, (height - part_height) * 0.5);
     let region = Region { x: left as f32..(left + part_width) as f32, y: top as f32..(top + part_height) as f32 };

@@ -40,7 +40,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, ImageError> {
     }
     if channels == Channels::Cmyk {
         // Adobe stores ink inverted, so everybody does, and every reader takes it so, whoever wrote the file.
-        samples.iter_mut().for_each(|sample| *sample = 255 - *sample);
+        for sample in &mut samples {
+            *sample = 255 - *sample;
+        }
     }
     if samples.len() as u64 != size.pixels() * channels.count() as u64 {
         return Err(broken("it holds fewer pixels than it says"));
@@ -48,7 +50,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, ImageError> {
     Ok(Decoded { raster: Raster { size, channels, samples }, icc, orientation })
 }
 
-fn opened(bytes: &[u8]) -> Result<(JpegDecoder<ZCursor<&[u8]>>, Size), ImageError> {
+/// A decoder that has read the header.
+type Opened<'a> = JpegDecoder<ZCursor<&'a [u8]>>;
+
+fn opened(bytes: &[u8]) -> Result<(Opened<'_>, Size), ImageError> {
     // Strict mode refuses what cameras really write; truncation, which matters, is checked in `read`.
     let options = DecoderOptions::default()
         .set_strict_mode(false)

@@ -15,6 +15,7 @@ mod color;
 mod jpeg;
 mod raster;
 mod tiff;
+mod webp;
 
 pub use decode::{Header, decode, probe};
 pub use encode::{Metadata, encode};

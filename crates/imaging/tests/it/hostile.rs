@@ -23,7 +23,7 @@ fn a_file_cut_short_anywhere_is_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(more_cases())]
 
     #[test]
     fn mutated_files_never_panic(
@@ -57,6 +57,12 @@ proptest! {
         prop_assert!(sniff(&bytes).is_some());
         let _ = decode(&bytes);
     }
+}
+
+/// `PROPTEST_CASES` asks for even more.
+fn more_cases() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: default.cases.max(3000), failure_persistence: None, ..default }
 }
 
 fn files() -> &'static [(String, Vec<u8>)] {
@@ -137,6 +143,21 @@ fn a_tiff_whose_offsets_point_nowhere_is_an_error() {
             }
         }
     }
+}
+
+#[test]
+fn a_webp_chunk_or_frame_larger_than_the_file_is_an_error() {
+    let webp = read_fixture("color/orientation_5.webp");
+    let exif = webp.windows(4).position(|name| name == b"EXIF").unwrap();
+    let mut bytes = webp.clone();
+    bytes[exif + 4..exif + 8].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(matches!(decode(&bytes), Err(ImageError::Broken { format: Format::Webp, .. })));
+
+    let webp = read_fixture("color/rgba_lossy.webp");
+    let frame = webp.windows(3).position(|code| code == [0x9d, 0x01, 0x2a]).unwrap();
+    let mut bytes = webp.clone();
+    bytes[frame + 3..frame + 7].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
+    assert!(matches!(decode(&bytes), Err(ImageError::Broken { format: Format::Webp, .. })));
 }
 
 #[test]
