@@ -108,18 +108,16 @@ impl Worker {
         let _pulse = Beside::spawn(pulse.keep().in_current_span());
         let attempt = Attempt::new(&self.config, &self.device, &lease, Arc::clone(&lookout));
         let outcome = self.see_through(&attempt, shutdown).await;
-        let kept = outcome.is_ok();
+        let is_painted = outcome.is_ok();
         let settled = self.settle(&lease, &lookout, outcome).await;
-        match settled {
-            Ok(Settled::Done) if kept => {}
-            // Nobody knows of these files; if the store failed, it may.
-            Ok(_) => attempt.delete_uploads().await,
-            Err(error) => {
-                tracing::error!(%error, "the end of an attempt could not be stored; its lease will run out");
-                return;
-            }
+        // If storing a painting failed, the store may have taken it all the same.
+        if !is_painted || matches!(settled, Ok(Settled::Lost)) {
+            attempt.delete_uploads().await;
         }
-        self.tell_end(&lease).await;
+        match settled {
+            Ok(_) => self.tell_end(&lease).await,
+            Err(error) => tracing::error!(%error, "the end of an attempt could not be stored; its lease will run out"),
+        }
     }
 
     /// Waits for the attempt; once shutdown is asked for, only for so long.

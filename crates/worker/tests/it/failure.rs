@@ -1,9 +1,13 @@
 //! What comes of a task when something goes wrong, and that the worker outlives it.
 
 use crate::support::Bench;
+use async_trait::async_trait;
+use bytes::Bytes;
 use domain::fault::ErrorCode;
 use domain::id::BlobKey;
+use std::sync::Arc;
 use std::time::Duration;
+use store::contract::{BlobStore, StoreError};
 use worker::Ownership;
 
 #[tokio::test]
@@ -68,4 +72,42 @@ async fn who_waits_to_be_tried_again_holds_nobody_up() {
     let task = bench.get(&failing).await;
     assert_eq!((task.state.as_str(), task.attempt), ("queued", 1));
     worker.stop().await;
+}
+
+/// Has room for everything but thumbnails.
+struct NearlyFull(Arc<dyn BlobStore>);
+
+#[async_trait]
+impl BlobStore for NearlyFull {
+    async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), StoreError> {
+        if key.as_str().starts_with("t-") {
+            return Err(StoreError::Blobs("the disk is full".to_owned()));
+        }
+        self.0.put(key, bytes).await
+    }
+
+    async fn get(&self, key: &BlobKey) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn stored_ms(&self, key: &BlobKey) -> Result<Option<i64>, StoreError> {
+        self.0.stored_ms(key).await
+    }
+
+    async fn delete(&self, key: &BlobKey) -> Result<(), StoreError> {
+        self.0.delete(key).await
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_half_way_leaves_nothing_behind() {
+    let mut bench = Bench::new();
+    bench.stores.blobs = Arc::new(NearlyFull(bench.stores.blobs.clone()));
+    let worker = bench.start(Ownership::Sole);
+    let id = bench.submit(1, |_| {}).await;
+    let fault = bench.fault(&id).await;
+    assert_eq!(fault.detail, "a file could not be read or stored (tried 3 times)");
+    assert_eq!((fault.code, bench.engines.log().runs.len()), (ErrorCode::Internal, 3));
+    worker.stop().await;
+    assert_eq!(bench.n_result_files(), 0);
 }
