@@ -47,8 +47,8 @@ pub fn tanh(x: f32) -> f32 {
     if x.abs() < 0.625 { small } else { large.copysign(x) }
 }
 
-/// The error function, absolute error below 2e-7 (Abramowitz and Stegun, formula 7.1.26's successor by Moshier, is too
-/// coarse here; this is a Taylor series near 0 and W. J. Cody's rational form of `erfc` beyond).
+/// The error function, absolute error below 2e-7: its Taylor series near 0, beyond it a Chebyshev fit of the logarithm
+/// of the complement (Press et al., Numerical Recipes, section 6.2).
 #[inline(always)]
 pub fn erf(x: f32) -> f32 {
     let a = x.abs();

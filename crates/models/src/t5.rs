@@ -203,6 +203,31 @@ impl RelativeBias {
 mod tests {
     use super::*;
 
+    /// The recorded layers of the reference.
+    fn recorded() -> std::collections::HashMap<String, Tensor> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../parity/goldens/layers.safetensors");
+        candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn every_distance_falls_into_the_references_bucket() {
+        let bias = RelativeBias { table: vec![0.0; 32], n_buckets: 32, n_heads: 1, max_distance: 128 };
+        let recorded = recorded();
+        let whole = |name: &str| recorded[name].to_vec1::<i64>().unwrap();
+        let pairs = whole("t5_bias.buckets.input").into_iter().zip(whole("t5_bias.buckets.output"));
+        for (distance, bucket) in pairs {
+            assert_eq!(bias.bucket(distance) as i64, bucket, "distance {distance}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_read_by_bucket_and_head() {
+        let recorded = recorded();
+        let table = to_vec(&recorded["t5_bias.table.weight"]).unwrap();
+        let bias = RelativeBias { table, n_buckets: 32, n_heads: 4, max_distance: 128 };
+        assert_eq!(bias.between(150), to_vec(&recorded["t5_bias.table.output"]).unwrap());
+    }
+
     #[test]
     fn buckets_are_exact_near_and_logarithmic_far() {
         let bias = RelativeBias { table: vec![0.0; 32], n_buckets: 32, n_heads: 1, max_distance: 128 };

@@ -1,0 +1,3 @@
+//! The layers against the reference's.
+
+mod layers;
