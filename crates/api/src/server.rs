@@ -66,9 +66,11 @@ async fn drained(mut drain: DrainSignal, connections: Arc<Semaphore>, n_connecti
 /// Beyond the limit, callers wait in the system's backlog.
 async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
     loop {
-        let permit = connections.clone().acquire_owned().await.expect("the semaphore is never closed, this is a bug");
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, _)) => {
+                let permit = connections.clone().acquire_owned().await;
+                return (stream, permit.expect("the semaphore is never closed, this is a bug"));
+            }
             Err(error) => {
                 tracing::warn!(%error, "no connection could be accepted");
                 sleep(BREATHE).await;
@@ -84,20 +86,29 @@ async fn converse(stream: TcpStream, router: Router, mut drain: DrainSignal, lim
         let mut router = router.clone();
         Box::pin(async move { router.call(request).await })
     });
+    let came_late = drain.has_begun();
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_read)
         .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(!came_late)
         .serve_connection(TokioIo::new(Overheard::new(stream)), service);
+    let mut leaving = drain.clone();
+    let mut last_moment = pin!(async {
+        let until = drain.begun().await;
+        sleep_until(until + LEAVE).await;
+    });
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
-        until = drain.begun() => {
+        // A connection that came during the drain has its one request; asked to end before, it would have none.
+        _ = leaving.begun(), if !came_late => {
             Pin::new(&mut connection).graceful_shutdown();
             tokio::select! {
                 ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
-                () = sleep_until(until + LEAVE) => Ok(()),
+                () = &mut last_moment => Ok(()),
             }
         }
+        () = &mut last_moment => Ok(()),
     };
     let overheard = connection.into_parts().io.into_inner();
     let owed = match (overheard.suppressed(), ended) {

@@ -1,4 +1,4 @@
-//! Results by their unguessable names, until they expire; and forgetting what has expired.
+//! Results by their unguessable names, until they expire.
 
 use crate::submit::SOURCE_PREFIX;
 use crate::{App, now_ms, store_failed};
@@ -32,16 +32,6 @@ impl App {
         }
         let bytes = blobs.get(&key).await.map_err(store_failed)?.ok_or_else(no_such_file)?;
         Ok(ResultFile { bytes, media_type, expires_ms, max_age_s: (left_ms / 1000).unsigned_abs() })
-    }
-
-    /// Forgets tasks that ended longer ago than results are kept, and deletes their files. Returns how many files.
-    pub async fn purge(&self) -> Result<usize, Fault> {
-        let keep_ms = i64::try_from(self.inner.config.keep_results.as_millis()).unwrap_or(i64::MAX);
-        let orphans = self.inner.stores.tasks.purge(now_ms().saturating_sub(keep_ms)).await.map_err(store_failed)?;
-        for key in &orphans {
-            self.inner.stores.blobs.delete(key).await.map_err(store_failed)?;
-        }
-        Ok(orphans.len())
     }
 }
 

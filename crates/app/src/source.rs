@@ -3,11 +3,22 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::fault::Fault;
+use ingest::Fetcher;
 
 #[async_trait]
 pub trait Sources: Send + Sync {
     /// The picture's bytes, known to be a picture within every limit. The URL is `http`, `https` or `data:`.
     async fn fetch(&self, url: &str) -> Result<Bytes, Fault>;
+}
+
+#[async_trait]
+impl Sources for Fetcher {
+    async fn fetch(&self, url: &str) -> Result<Bytes, Fault> {
+        match Self::fetch(self, url).await {
+            Ok(fetched) => Ok(fetched.bytes),
+            Err(error) => Err(error.fault()),
+        }
+    }
 }
 
 /// A URL as it is kept with the task: a `data:` URI by its type and length, since the picture itself is kept elsewhere.

@@ -98,28 +98,42 @@ impl Shelf {
         self.models.iter()
     }
 
-    /// One sentence: which command installs these weights.
-    pub fn how_to_install(&self, id: &ModelId, registry: &Registry) -> String {
-        let dir = self.dir.as_deref().map_or_else(|| "WEIGHTS".to_owned(), |dir| dir.display().to_string());
-        let restart = match self.dir {
-            Some(_) => "restart the server".to_owned(),
-            None => format!("start the server with --weights {dir}"),
-        };
-        let absent = format!("no weights for {id} are installed");
-        let Some(model) = registry.get(id) else {
-            return format!("{absent}; put a folder in the diffusers layout at {dir}/{id} and {restart}");
-        };
-        match (&model.repository, &model.note) {
-            (Some(repository), _) => {
-                let ask = if model.gated { ", once its licence is accepted there" } else { "" };
-                format!(
-                    "{absent}; `huggingface-cli download {repository} --local-dir {dir}/{id}` installs them{ask}; \
-                     then {restart}"
-                )
-            }
-            (None, Some(note)) => format!("{absent}: {note}; put it at {dir}/{id} and {restart}"),
-            (None, None) => format!("{absent}; put a folder in the diffusers layout at {dir}/{id} and {restart}"),
+    /// The first of these that is installed and that this version can paint with; otherwise one sentence that says
+    /// which command installs the first of them.
+    pub fn usable(&self, ids: &[ModelId], registry: &Registry) -> Result<ModelId, String> {
+        let paints = |id: &ModelId| registry.get(id).is_none_or(|model| model.paints);
+        let installed = ids.iter().find(|id| paints(id) && self.models.contains_key(*id));
+        match (installed, ids.first()) {
+            (Some(id), _) => Ok(id.clone()),
+            (None, Some(first)) => Err(self.how_to_install(first, registry)),
+            (None, None) => Err("no model serves this app".to_owned()),
         }
+    }
+
+    /// One sentence: which command installs these weights, and whether that is of use.
+    pub fn how_to_install(&self, id: &ModelId, registry: &Registry) -> String {
+        let model = registry.get(id);
+        let not_yet = "this version cannot paint with them yet";
+        let is_of_use = model.is_none_or(|model| model.paints);
+        if self.models.contains_key(id) && !is_of_use {
+            return format!("the weights of {id} are installed, but {not_yet}");
+        }
+        let dir = self.dir.as_deref().map_or_else(|| "WEIGHTS".to_owned(), |dir| dir.display().to_string());
+        let place = format!("{dir}/{id}");
+        let how = match model.map(|model| (model.repository.as_ref(), model.note.as_ref(), model.gated)) {
+            Some((Some(repository), _, gated)) => {
+                let ask = if gated { ", once its licence is accepted there" } else { "" };
+                format!("`huggingface-cli download {repository} --local-dir {place}` installs them{ask}")
+            }
+            Some((None, Some(note), _)) => format!("they are {note}; put a copy at {place}"),
+            _ => format!("put a folder in the diffusers layout at {place}"),
+        };
+        let then = match self.dir {
+            _ if !is_of_use => not_yet.to_owned(),
+            Some(_) => "then restart the server".to_owned(),
+            None => format!("then start the server with --weights {dir}"),
+        };
+        format!("no weights for {id} are installed; {how}; {then}")
     }
 }
 
@@ -196,16 +210,34 @@ mod tests {
     }
 
     #[test]
-    fn the_message_for_absent_weights_names_a_command() {
+    fn the_message_for_absent_weights_names_a_command_and_whether_it_is_of_use() {
         let registry = registry::built_in();
-        let message = Shelf::embedded().how_to_install(&id("flux-canny"), &registry);
+        let message = |model: &str| Shelf::embedded().how_to_install(&id(model), &registry);
         assert_eq!(
-            message,
-            "no weights for flux-canny are installed; `huggingface-cli download black-forest-labs/FLUX.1-Canny-dev \
-             --local-dir WEIGHTS/flux-canny` installs them, once its licence is accepted there; then start the server \
-             with --weights WEIGHTS"
+            message("flux-dev"),
+            "no weights for flux-dev are installed; `huggingface-cli download black-forest-labs/FLUX.1-dev --local-dir \
+             WEIGHTS/flux-dev` installs them, once its licence is accepted there; then start the server with --weights \
+             WEIGHTS"
         );
-        let message = Shelf::embedded().how_to_install(&id("cartoon"), &registry);
-        assert!(message.contains("any SDXL checkpoint in the diffusers layout"), "{message}");
+        assert!(
+            message("flux-canny").ends_with("this version cannot paint with them yet"),
+            "{}",
+            message("flux-canny")
+        );
+        assert!(message("cartoon").contains("any SDXL checkpoint in the diffusers layout"), "{}", message("cartoon"));
+        assert!(message("my-own").contains("put a folder in the diffusers layout at WEIGHTS/my-own"));
+    }
+
+    #[test]
+    fn weights_that_no_engine_takes_serve_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        model_folder(&dir.path().join("flux-canny"), "FluxControlPipeline");
+        model_folder(&dir.path().join("flux-schnell"), "FluxPipeline");
+        let registry = registry::built_in();
+        let shelf = Shelf::open(dir.path(), &registry).unwrap();
+        assert_eq!(shelf.usable(&[id("flux-dev"), id("flux-schnell")], &registry), Ok(id("flux-schnell")));
+        let error = shelf.usable(&[id("flux-canny")], &registry).unwrap_err();
+        assert_eq!(error, "the weights of flux-canny are installed, but this version cannot paint with them yet");
+        assert!(shelf.usable(&[id("flux-dev")], &registry).unwrap_err().contains("huggingface-cli download"));
     }
 }

@@ -20,6 +20,8 @@ pub struct ModelEntry {
     pub licence: String,
     /// The owner wants to be asked before a download.
     pub gated: bool,
+    /// This version can paint with them.
+    pub paints: bool,
     /// The weights travel inside the program.
     pub embedded: bool,
     /// How the pipeline's class in `model_index.json` begins.
@@ -45,6 +47,7 @@ fn model(mut entry: Entry) -> Result<ModelEntry, HubError> {
         repository: entry.text_if_any("repository")?,
         licence: entry.text("licence")?,
         gated: entry.flag("gated")?,
+        paints: entry.flag("paints")?,
         embedded: entry.flag_or_false("embedded")?,
         pipeline: entry.text_if_any("pipeline")?,
         note: entry.text_if_any("note")?,
