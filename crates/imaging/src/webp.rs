@@ -90,7 +90,7 @@ fn cut() -> ImageError {
 mod tests {
     use super::*;
 
-    fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    fn chunk(name: &[u8], data: &[u8]) -> Vec<u8> {
         let padding = &[0][..data.len() % 2];
         [name, &(data.len() as u32).to_le_bytes()[..], data, padding].concat()
     }

@@ -68,3 +68,12 @@ fn what_is_no_image_of_ours_is_told_what_is_allowed() {
     let avif = decode(b"\0\0\0\x20ftypavif\0\0\0\0").unwrap_err();
     assert_eq!(avif.to_string(), "AVIF images are not supported; allowed: PNG, JPEG, WebP, GIF, BMP, TIFF");
 }
+
+#[test]
+fn a_kind_of_tiff_that_is_not_decoded_is_named_as_such_and_not_as_damaged() {
+    let mut tiff = read_fixture("color/gray.tiff");
+    let photometric = (8..tiff.len() - 12).find(|&at| tiff[at..at + 8] == [6, 1, 3, 0, 1, 0, 0, 0]).unwrap();
+    tiff[photometric + 8] = 3; // a palette
+    let error = decode(&tiff).unwrap_err();
+    assert!(matches!(error, ImageError::UnsupportedKind { format: Format::Tiff, .. }), "{error}");
+}
