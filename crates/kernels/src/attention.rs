@@ -9,9 +9,9 @@ use crate::matmul::{Matrix, Mode, Target, Threads, multiply};
 use rayon::prelude::*;
 
 /// Queries that one thread takes at a time.
-const QUERY_BLOCK: usize = 128;
+const QUERY_BLOCK: usize = 256;
 /// Keys whose scores are held at a time.
-const KEY_BLOCK: usize = 256;
+const KEY_BLOCK: usize = 512;
 
 /// Queries, keys and values of one sequence, heads interleaved as linear layers leave them.
 #[derive(Clone, Copy)]
@@ -54,92 +54,89 @@ pub fn attend(attention: Attention<'_>, out: &mut [f32]) {
     if let Mask::Bias(bias) = attention.mask {
         assert_eq!(bias.len(), n_heads * n_queries * n_keys, "attend: the bias does not fit");
     }
-    // Work is cut into blocks of queries, each thread then walks the heads: output rows are disjoint slices.
-    let block = query_block(n_queries, n_heads);
-    out.par_chunks_mut(block * width).enumerate().for_each(|(block_idx, out)| {
-        let mut scratch = Scratch::new(out.len() / width, dim);
-        for head in 0..n_heads {
-            attend_block(&attention, Block { head, first_query: block_idx * block, n_keys }, &mut scratch, out);
+    // Each head's rows are brought together first: products then read memory in order.
+    let (q, k, v) = (split_heads(q, n_heads, dim), split_heads(k, n_heads, dim), split_heads(v, n_heads, dim));
+    let mut split_out = vec![0.0; out.len()];
+    let block = query_block(n_queries);
+    let heads = split_out.par_chunks_mut(n_queries * dim).enumerate();
+    heads.for_each(|(head, out)| {
+        let (k, v) = (&k[head * n_keys * dim..][..n_keys * dim], &v[head * n_keys * dim..][..n_keys * dim]);
+        let q = &q[head * n_queries * dim..][..n_queries * dim];
+        out.par_chunks_mut(block * dim).zip(q.par_chunks(block * dim)).enumerate().for_each(|(idx, (out, q))| {
+            let place = Place { head, first_query: idx * block, n_queries, n_keys };
+            attend_block(&attention, place, &HeadRows { q, k, v }, out);
+        });
+    });
+    out.par_chunks_mut(width).enumerate().for_each(|(token, row)| {
+        for (head, row) in row.chunks_mut(dim).enumerate() {
+            row.copy_from_slice(&split_out[(head * n_queries + token) * dim..][..dim]);
         }
     });
 }
 
-/// Short sequences get smaller blocks, so that several threads have work; a function of the shape alone.
-fn query_block(n_queries: usize, n_heads: usize) -> usize {
-    let fair = n_queries.div_ceil(8).next_multiple_of(16);
-    let block = fair.clamp(16, QUERY_BLOCK);
-    if n_heads * n_queries < 64 { n_queries.max(1) } else { block }
+/// `(tokens, heads, dim)` to `(heads, tokens, dim)`.
+fn split_heads(values: &[f32], n_heads: usize, dim: usize) -> Vec<f32> {
+    let width = n_heads * dim;
+    let n_tokens = values.len() / width;
+    let mut split = vec![0.0; values.len()];
+    split.par_chunks_mut((n_tokens * dim).max(1)).enumerate().for_each(|(head, rows)| {
+        for (row, token) in rows.chunks_mut(dim).zip(values.chunks(width)) {
+            row.copy_from_slice(&token[head * dim..][..dim]);
+        }
+    });
+    split
 }
 
+/// Short sequences get smaller blocks, so that several threads have work; a function of the shape alone.
+fn query_block(n_queries: usize) -> usize {
+    n_queries.div_ceil(4).next_multiple_of(16).min(QUERY_BLOCK)
+}
+
+/// Which queries of the whole a block holds.
 #[derive(Clone, Copy)]
-struct Block {
+struct Place {
     head: usize,
     first_query: usize,
+    n_queries: usize,
     n_keys: usize,
 }
 
-/// One thread's working memory.
-struct Scratch {
-    /// `(queries, KEY_BLOCK)`
-    scores: Vec<f32>,
-    /// `(queries, dim)`, not yet divided by the sums.
-    weighted: Vec<f32>,
-    /// `(queries)`
-    maxima: Vec<f32>,
-    /// `(queries)`
-    sums: Vec<f32>,
+/// One head's rows, `(rows, dim)` each: a block's queries, all keys, all values.
+struct HeadRows<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
 }
 
-impl Scratch {
-    fn new(n_queries: usize, dim: usize) -> Self {
-        Self {
-            scores: vec![0.0; n_queries * KEY_BLOCK],
-            weighted: vec![0.0; n_queries * dim],
-            maxima: vec![0.0; n_queries],
-            sums: vec![0.0; n_queries],
-        }
-    }
-}
-
-fn attend_block(attention: &Attention<'_>, block: Block, scratch: &mut Scratch, out: &mut [f32]) {
-    let Attention { q, k, v, n_heads, dim, scale, .. } = *attention;
-    let width = n_heads * dim;
-    let n_queries = out.len() / width;
-    let head = |values: &'_ [f32], first: usize| first * width + block.head * dim..values.len();
-    let queries = &q[head(q, block.first_query)];
-    let strided = |values, rows| Matrix { values, rows, columns: dim, row_stride: width, column_stride: 1 };
-
-    scratch.weighted.fill(0.0);
-    scratch.maxima.fill(f32::NEG_INFINITY);
-    scratch.sums.fill(0.0);
-    for first_key in (0..block.n_keys).step_by(KEY_BLOCK) {
-        let n_keys = KEY_BLOCK.min(block.n_keys - first_key);
-        if matches!(attention.mask, Mask::Causal) && first_key >= block.first_query + n_queries {
+fn attend_block(attention: &Attention<'_>, place: Place, rows: &HeadRows<'_>, out: &mut [f32]) {
+    let dim = attention.dim;
+    let n_queries = out.len() / dim;
+    let queries = Matrix::row_major(rows.q, n_queries, dim);
+    let mut scores = vec![0.0; n_queries * KEY_BLOCK.min(place.n_keys)];
+    let mut maxima = vec![f32::NEG_INFINITY; n_queries];
+    let mut sums = vec![0.0; n_queries];
+    out.fill(0.0);
+    for (block_idx, (k, v)) in rows.k.chunks(KEY_BLOCK * dim).zip(rows.v.chunks(KEY_BLOCK * dim)).enumerate() {
+        let first_key = block_idx * KEY_BLOCK;
+        if matches!(attention.mask, Mask::Causal) && first_key >= place.first_query + n_queries {
             break;
         }
-        let scores = &mut scratch.scores[..n_queries * n_keys];
-        let keys = strided(&k[head(k, first_key)], n_keys).transposed();
+        let n_keys = k.len() / dim;
+        let scores = &mut scores[..n_queries * n_keys];
+        let keys = Matrix::row_major(k, n_keys, dim).transposed();
         let target = Target { values: scores, row_stride: n_keys, mode: Mode::Overwrite };
-        multiply(strided(queries, n_queries), keys, scale, target, Threads::One);
+        multiply(queries, keys, attention.scale, target, Threads::One);
         for (row, scores) in scores.chunks_mut(n_keys).enumerate() {
-            apply_mask(
-                attention.mask,
-                block,
-                MaskRow { query: block.first_query + row, first_key },
-                scores,
-                q.len() / width,
-            );
-            let weighted = &mut scratch.weighted[row * dim..(row + 1) * dim];
-            absorb(scores, &mut scratch.maxima[row], &mut scratch.sums[row], weighted);
+            apply_mask(attention.mask, place, MaskRow { query: place.first_query + row, first_key }, scores);
+            absorb(scores, &mut maxima[row], &mut sums[row], &mut out[row * dim..(row + 1) * dim]);
         }
-        let values = strided(&v[head(v, first_key)], n_keys);
-        let target = Target { values: &mut scratch.weighted, row_stride: dim, mode: Mode::Accumulate };
-        multiply(Matrix::row_major(scores, n_queries, n_keys), values, 1.0, target, Threads::One);
+        let target = Target { values: out, row_stride: dim, mode: Mode::Accumulate };
+        let weights = Matrix::row_major(scores, n_queries, n_keys);
+        multiply(weights, Matrix::row_major(v, n_keys, dim), 1.0, target, Threads::One);
     }
-    for (row, sum) in scratch.sums.iter().enumerate() {
-        let to = &mut out[row * width + block.head * dim..][..dim];
-        for (to, from) in to.iter_mut().zip(&scratch.weighted[row * dim..(row + 1) * dim]) {
-            *to = from / sum;
+    for (row, sum) in out.chunks_mut(dim).zip(&sums) {
+        for value in row {
+            *value /= sum;
         }
     }
 }
@@ -150,7 +147,7 @@ struct MaskRow {
     first_key: usize,
 }
 
-fn apply_mask(mask: Mask<'_>, block: Block, row: MaskRow, scores: &mut [f32], n_queries: usize) {
+fn apply_mask(mask: Mask<'_>, place: Place, row: MaskRow, scores: &mut [f32]) {
     match mask {
         Mask::None => {}
         Mask::Causal => {
@@ -158,7 +155,7 @@ fn apply_mask(mask: Mask<'_>, block: Block, row: MaskRow, scores: &mut [f32], n_
             scores[n_visible..].fill(f32::NEG_INFINITY);
         }
         Mask::Bias(bias) => {
-            let start = (block.head * n_queries + row.query) * block.n_keys + row.first_key;
+            let start = (place.head * place.n_queries + row.query) * place.n_keys + row.first_key;
             for (score, bias) in scores.iter_mut().zip(&bias[start..]) {
                 *score += bias;
             }

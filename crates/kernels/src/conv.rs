@@ -6,6 +6,8 @@ use rayon::prelude::*;
 /// Pixels of output whose columns are laid out at a time. 512 columns of 9 · 512 channels are 9 MiB, the most any
 /// layer of the models needs; most need far less.
 const STRIP_PIXELS: usize = 512;
+/// Elements between the columns' rows: not a power of two, so that rows do not fight for the same cache lines.
+const COLUMN_STRIDE: usize = STRIP_PIXELS + 16;
 
 /// One convolution, with its weights.
 #[derive(Clone, Copy)]
@@ -68,9 +70,9 @@ pub fn convolve(conv: &Conv<'_>, input: &[f32], extent: Extent, out: &mut [f32])
         .map_init(Vec::new, |columns, strip| {
             let first = strip * STRIP_PIXELS;
             let n_columns = STRIP_PIXELS.min(n_pixels - first);
-            columns.resize(n_taps * STRIP_PIXELS, 0.0);
-            lay_out(conv, input, extent, output.width, first, &mut columns[..n_taps * n_columns]);
-            multiply_strip(conv, &columns[..n_taps * n_columns], n_columns)
+            columns.resize(n_taps * COLUMN_STRIDE, 0.0);
+            lay_out(conv, input, extent, Strip { first, n_columns, output_width: output.width }, columns);
+            multiply_strip(conv, columns, n_columns)
         })
         .collect();
     out.par_chunks_mut(n_pixels).enumerate().for_each(|(channel, plane)| {
@@ -90,7 +92,7 @@ fn multiply_strip(conv: &Conv<'_>, columns: &[f32], n_columns: usize) -> Vec<f32
     }
     multiply(
         Matrix::row_major(conv.weight, conv.outputs, n_taps),
-        Matrix::row_major(columns, n_taps, n_columns),
+        Matrix { values: columns, rows: n_taps, columns: n_columns, row_stride: COLUMN_STRIDE, column_stride: 1 },
         1.0,
         Target { values: &mut strip, row_stride: n_columns, mode: Mode::Accumulate },
         Threads::One,
@@ -98,13 +100,20 @@ fn multiply_strip(conv: &Conv<'_>, columns: &[f32], n_columns: usize) -> Vec<f32
     strip
 }
 
-/// Writes the columns `(taps, n)` for `n` output pixels from pixel `first` on.
-fn lay_out(conv: &Conv<'_>, input: &[f32], extent: Extent, output_width: usize, first: usize, columns: &mut [f32]) {
+/// Which output pixels are laid out.
+#[derive(Clone, Copy)]
+struct Strip {
+    first: usize,
+    n_columns: usize,
+    output_width: usize,
+}
+
+/// Writes the columns `(taps, pixels of the strip)`, rows [`COLUMN_STRIDE`] apart.
+fn lay_out(conv: &Conv<'_>, input: &[f32], extent: Extent, strip: Strip, columns: &mut [f32]) {
+    let Strip { first, n_columns, output_width } = strip;
     let side = conv.side;
-    let n_taps = conv.inputs * side * side;
-    let n_columns = columns.len() / n_taps;
     let plane_len = extent.height * extent.width;
-    for (tap, column) in columns.chunks_mut(n_columns).enumerate() {
+    for (tap, column) in columns.chunks_mut(COLUMN_STRIDE).enumerate() {
         let (channel, dy, dx) = (tap / (side * side), tap / side % side, tap % side);
         let plane = &input[channel * plane_len..][..plane_len];
         let mut filled = 0;
