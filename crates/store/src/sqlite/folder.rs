@@ -16,7 +16,14 @@ pub(super) struct DataFolder {
 
 /// Held while it lives; the system lets go of it when the process dies.
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do while a child, just forked and not yet another program, has the same file open.
+        let _ = self.file.unlock();
+    }
 }
 
 impl DataFolder {
@@ -31,7 +38,7 @@ impl DataFolder {
             .open(&path)
             .map_err(|error| StoreError::Folder(path.clone(), error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => Ok(Lock { file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(self.dir.clone())),
             Err(TryLockError::Error(error)) => Err(StoreError::Folder(path, error)),
         }
@@ -80,6 +87,8 @@ mod tests {
         let folder = DataFolder::create(&dir.path().join("data")).unwrap();
         let held = folder.lock().unwrap();
         assert!(matches!(folder.lock(), Err(StoreError::InUse(_))));
+        // Open in two places, as between a fork and its exec.
+        let _inherited = held.file.try_clone().unwrap();
         drop(held);
         assert!(folder.lock().is_ok());
     }
