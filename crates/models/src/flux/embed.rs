@@ -11,6 +11,7 @@ const N_SINUSOIDS: usize = 256;
 /// Time and guidance are embedded in thousandths.
 const THOUSAND: f32 = 1000.0;
 
+#[expect(clippy::struct_field_names, reason = "the fields are named as the checkpoint names them")]
 pub(super) struct TimeTextEmbed {
     timestep_embedder: Mlp,
     /// Only in models distilled from guidance.
