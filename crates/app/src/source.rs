@@ -2,8 +2,12 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use domain::fault::Fault;
-use ingest::Fetcher;
+use domain::fault::{ErrorCode, Fault};
+use ingest::{FetchError, Fetcher};
+use tokio::sync::Semaphore;
+
+/// Pictures that are decoded at a time, since the largest allowed takes some 700 MB.
+static DECODERS: Semaphore = Semaphore::const_new(2);
 
 #[async_trait]
 pub trait Sources: Send + Sync {
@@ -15,10 +19,19 @@ pub trait Sources: Send + Sync {
 impl Sources for Fetcher {
     async fn fetch(&self, url: &str) -> Result<Bytes, Fault> {
         match Self::fetch(self, url).await {
-            Ok(fetched) => Ok(fetched.bytes),
+            Ok(fetched) => whole(fetched.bytes).await,
             Err(error) => Err(error.fault()),
         }
     }
+}
+
+/// The fetcher looks at the header alone; a picture that breaks off after it is refused here, before a task is made of
+/// it.
+async fn whole(bytes: Bytes) -> Result<Bytes, Fault> {
+    let internal = || Fault::new(ErrorCode::Internal, "the picture could not be checked; try again");
+    let _permit = DECODERS.acquire().await.map_err(|_| internal())?;
+    let decoded = tokio::task::spawn_blocking(move || imaging::decode(&bytes).map(|_| bytes)).await;
+    decoded.map_err(|_| internal())?.map_err(|error| FetchError::Image(error).fault())
 }
 
 /// A URL as it is kept with the task: a `data:` URI by its type and length, since the picture itself is kept elsewhere.
@@ -35,6 +48,16 @@ pub(crate) fn recorded_url(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_picture_that_breaks_off_is_refused() {
+        let metadata = imaging::Metadata { software: String::new(), model: String::new(), seed: None };
+        let picture = imaging::Picture::filled(domain::quantity::Size::new(64, 64), [1, 2, 3]);
+        let png = imaging::encode(&picture, domain::request::OutputFormat::Png, &metadata).unwrap();
+        assert!(whole(Bytes::from(png.clone())).await.is_ok());
+        let half = Bytes::from(png[..png.len() / 2].to_vec());
+        assert_eq!(whole(half).await.unwrap_err().code, ErrorCode::SourceUnavailable);
+    }
 
     #[test]
     fn a_data_uri_is_recorded_by_its_type_and_length() {
