@@ -14,6 +14,7 @@ pub mod openapi;
 mod routes;
 mod server;
 mod shape;
+pub mod telemetry;
 mod wire;
 
 use app::App;

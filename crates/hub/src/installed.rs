@@ -114,6 +114,9 @@ impl Shelf {
     pub fn how_to_install(&self, id: &ModelId, registry: &Registry) -> String {
         let model = registry.get(id);
         let not_yet = "this version cannot paint with them yet";
+        if let Some(remote) = model.filter(|model| model.remote) {
+            return format!("{} is an API of its owner's, not weights; this version cannot call it yet", remote.name);
+        }
         let is_of_use = model.is_none_or(|model| model.paints);
         if self.models.contains_key(id) && !is_of_use {
             return format!("the weights of {id} are installed, but {not_yet}");
@@ -225,6 +228,7 @@ mod tests {
             message("flux-canny")
         );
         assert!(message("cartoon").contains("any SDXL checkpoint in the diffusers layout"), "{}", message("cartoon"));
+        assert!(message("ideogram-remix").ends_with("this version cannot call it yet"));
         assert!(message("my-own").contains("put a folder in the diffusers layout at WEIGHTS/my-own"));
     }
 

@@ -24,6 +24,8 @@ pub struct ModelEntry {
     pub paints: bool,
     /// The weights travel inside the program.
     pub embedded: bool,
+    /// Somebody else's API, not weights.
+    pub remote: bool,
     /// How the pipeline's class in `model_index.json` begins.
     pub pipeline: Option<String>,
     pub note: Option<String>,
@@ -49,6 +51,7 @@ fn model(mut entry: Entry) -> Result<ModelEntry, HubError> {
         gated: entry.flag("gated")?,
         paints: entry.flag("paints")?,
         embedded: entry.flag_or_false("embedded")?,
+        remote: entry.flag_or_false("remote")?,
         pipeline: entry.text_if_any("pipeline")?,
         note: entry.text_if_any("note")?,
     };

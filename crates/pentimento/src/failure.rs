@@ -1,6 +1,7 @@
 //! How a command fails: one clear line, and an exit code.
 
-use std::fmt::Display;
+use std::error::Error;
+use std::fmt::{self, Display};
 use std::process::ExitCode;
 
 /// Ends a command. Exit code 2 for a mistake in how it was called, 1 for everything else.
@@ -19,9 +20,26 @@ impl Failure {
         Self { message: message.to_string(), code: 1 }
     }
 
+    /// With all its causes, each after the other, still on one line.
+    pub(crate) fn caused_by(error: &dyn Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            message = format!("{message}: {inner}");
+            cause = inner.source();
+        }
+        Self { message, code: 1 }
+    }
+
     /// Says what went wrong on standard error.
     pub(crate) fn report(&self) -> ExitCode {
         crate::terminal::complain(&format!("pentimento: {}", self.message));
         ExitCode::from(self.code)
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }

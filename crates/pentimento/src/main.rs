@@ -1,8 +1,16 @@
 //! The `pentimento` program: the only place that puts the parts together and reads the environment.
 
 mod bench;
+mod calendar;
+mod catalogue;
+mod data_dir;
+mod doctor;
 mod failure;
+mod keys;
+mod logs;
+mod models;
 mod paint;
+mod serve;
 mod terminal;
 mod weights;
 
@@ -21,6 +29,14 @@ struct Cli {
 enum Command {
     /// Repaint one picture and write the result to a file.
     Paint(Box<paint::Args>),
+    /// Serve the API: accept tasks over HTTP, queue them durably, paint them.
+    Serve(Box<serve::Args>),
+    /// Make, list and revoke API keys.
+    Keys(keys::Args),
+    /// List the apps and the weights that serve them.
+    Models(models::Args),
+    /// Say whether this machine is fit to serve.
+    Doctor(doctor::Args),
     /// Measure where the time of one picture goes on this machine.
     Bench(bench::Args),
 }
@@ -28,6 +44,13 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Paint(args) => paint::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Keys(args) => keys::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Doctor(args) => {
+            doctor::run(&args);
+            Ok(())
+        }
         Command::Bench(args) => bench::run(&args),
     };
     match outcome {

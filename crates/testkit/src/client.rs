@@ -103,6 +103,14 @@ impl Call {
         Reply::parse(&bytes).unwrap_or_else(|| panic!("{method} {path}: no answer but {} bytes", bytes.len()))
     }
 
+    /// Like [`Call::send`], for a server that may die at any moment: `None` unless a whole answer came.
+    pub async fn try_send(&self) -> Option<Reply> {
+        let stream = TcpStream::connect(self.client.address).await.ok()?;
+        let reply = Reply::parse(&converse(stream, &self.bytes()).await)?;
+        let length: usize = reply.header("content-length")?.parse().ok()?;
+        (reply.body.len() == length).then_some(reply)
+    }
+
     /// Sends the call and leaves the connection open, for a caller that goes away.
     pub async fn begin(&self) -> TcpStream {
         let mut stream = TcpStream::connect(self.client.address).await.expect("the server listens");
@@ -113,7 +121,10 @@ impl Call {
 
 /// Sends bytes and returns all that comes back until the server closes. Keeps its own side open, as browsers do.
 pub async fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).await.expect("the server listens");
+    converse(TcpStream::connect(address).await.expect("the server listens"), request).await
+}
+
+async fn converse(mut stream: TcpStream, request: &[u8]) -> Vec<u8> {
     let (mut reading, mut writing) = stream.split();
     let mut answer = Vec::new();
     // Both at once: a server may answer before it has read everything.

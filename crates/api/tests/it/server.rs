@@ -10,7 +10,7 @@ use engine::EngineSource;
 use engine::fake::FakeEngines;
 use hub::installed::Shelf;
 use ingest::{FetchPolicy, Fetcher, IpRange};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -184,7 +184,7 @@ pub(crate) fn without(mut base: Value, name: &str) -> Value {
 /// One for all tests of this process: a process has one recorder.
 fn recorder() -> PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
-    RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap()).clone()
+    RECORDER.get_or_init(|| api::telemetry::install().unwrap()).clone()
 }
 
 fn start_worker(engines: &Arc<dyn EngineSource>, stores: &Stores, shutdown: watch::Receiver<bool>) {

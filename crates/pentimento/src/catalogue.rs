@@ -1,0 +1,49 @@
+//! The options that say what can be painted: `--weights` and `--catalogue`.
+
+use crate::failure::Failure;
+use app::availability::Availability;
+use domain::catalogue::{App, Catalogue};
+use domain::id::ModelId;
+use hub::installed::Shelf;
+use hub::registry::Registry;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(crate) struct CatalogueArgs {
+    /// A model folder in the diffusers layout, or a folder of such folders [default: the model inside this program]
+    #[arg(long, value_name = "DIR", env = "PENTIMENTO_WEIGHTS")]
+    weights: Option<PathBuf>,
+    /// A file with more apps, or others in the place of built-in ones; its form is that of crates/hub/data/catalogue.toml
+    #[arg(long, value_name = "FILE", env = "PENTIMENTO_CATALOGUE")]
+    catalogue: Option<PathBuf>,
+}
+
+/// The apps, and the weights that lie here for them.
+#[derive(Clone)]
+pub(crate) struct Offer {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) registry: Registry,
+    pub(crate) shelf: Shelf,
+}
+
+impl CatalogueArgs {
+    pub(crate) fn offer(&self) -> Result<Offer, Failure> {
+        let catalogue = match &self.catalogue {
+            None => hub::catalogue::built_in(),
+            Some(file) => hub::catalogue::with_file(file).map_err(|error| Failure::caused_by(&error))?,
+        };
+        let registry = hub::registry::built_in();
+        let shelf = match &self.weights {
+            None => Shelf::embedded(),
+            Some(dir) => Shelf::open(dir, &registry).map_err(|error| Failure::caused_by(&error))?,
+        };
+        Ok(Offer { catalogue, registry, shelf })
+    }
+}
+
+/// What the server says of an app is what the weights say.
+impl Availability for Offer {
+    fn model_for(&self, app: &App) -> Result<ModelId, String> {
+        self.shelf.usable(&app.models, &self.registry)
+    }
+}

@@ -1,0 +1,158 @@
+//! `pentimento doctor`: whether this machine is fit to serve, one line per question.
+
+use crate::catalogue::CatalogueArgs;
+use crate::data_dir::DataArg;
+use crate::terminal;
+use app::availability::Availability;
+use ingest::IpRange;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+/// Below this the larger models cannot be loaded, MiB.
+const MEMORY_MIB_ROOMY: u64 = 48 << 10;
+/// Below this even the embedded model may fail, MiB.
+const MEMORY_MIB_MIN: u64 = 1024;
+/// Below this a day's results may not fit, MiB.
+const DISK_MIB_MIN: u64 = 2048;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    data: DataArg,
+    #[command(flatten)]
+    catalogue: CatalogueArgs,
+    /// The ranges that the server is to be started with; may be repeated
+    #[arg(long, value_name = "CIDR", env = "PENTIMENTO_ALLOW_SOURCE", value_delimiter = ',', value_parser = crate::serve::range)]
+    allow_source: Vec<IpRange>,
+}
+
+/// One line of the report.
+enum Finding {
+    Fine(String),
+    Warning(String),
+}
+
+use Finding::{Fine, Warning};
+
+pub(crate) fn run(args: &Args) {
+    let dir = args.data.dir();
+    let findings =
+        [cpu(), memory(), data_folder(&dir), disk(&dir), weights(&args.catalogue), sources(&args.allow_source)];
+    for finding in findings {
+        match finding {
+            Fine(text) => terminal::say(&format!("ok    {text}")),
+            Warning(text) => terminal::say(&format!("warn  {text}")),
+        }
+    }
+}
+
+fn cpu() -> Finding {
+    let n_threads = thread::available_parallelism().map_or(1, usize::from);
+    let features = cpu_features();
+    let list = if features.is_empty() { "no wide vectors".to_owned() } else { features.join(" ") };
+    let text = format!("cpu: {}, {n_threads} threads, {list}", std::env::consts::ARCH);
+    if features.is_empty() { Warning(format!("{text}; painting will be slow")) } else { Fine(text) }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<&'static str> {
+    let known = [
+        ("avx2", std::is_x86_feature_detected!("avx2")),
+        ("fma", std::is_x86_feature_detected!("fma")),
+        ("f16c", std::is_x86_feature_detected!("f16c")),
+        ("avx512f", std::is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", std::is_x86_feature_detected!("avx512vnni")),
+    ];
+    known.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_features() -> Vec<&'static str> {
+    vec!["neon"]
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+fn memory() -> Finding {
+    let Some((total, available)) = memory_mib() else {
+        return Warning("memory: this system does not say how much there is".to_owned());
+    };
+    let text = format!("memory: {total} MiB, {available} MiB of it free");
+    if available < MEMORY_MIB_MIN {
+        Warning(format!("{text}; the embedded model wants {MEMORY_MIB_MIN} MiB"))
+    } else if total < MEMORY_MIB_ROOMY {
+        Fine(format!("{text}; enough for the embedded model, not for FLUX.1 [dev] in full precision"))
+    } else {
+        Fine(text)
+    }
+}
+
+fn memory_mib() -> Option<(u64, u64)> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let mib = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+    };
+    Some((mib("MemTotal:")?, mib("MemAvailable:")?))
+}
+
+/// Writes and removes a file, where the folder is or would be made.
+fn data_folder(dir: &Path) -> Finding {
+    let place = existing_part(dir);
+    let state = if place == dir { "is there" } else { "will be made" };
+    let probe = place.join(format!(".pentimento-doctor-{}", std::process::id()));
+    match fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe)) {
+        Ok(()) => Fine(format!("data: {} {state} and can be written", dir.display())),
+        Err(error) => Warning(format!("data: {} cannot be written: {error}; --data names another", place.display())),
+    }
+}
+
+fn disk(dir: &Path) -> Finding {
+    let place = existing_part(dir);
+    match disk_free_mib(&place) {
+        None => Warning("disk: this system does not say how much is free".to_owned()),
+        Some(free) if free < DISK_MIB_MIN => {
+            Warning(format!("disk: {free} MiB free at {}; results of a day may not fit", place.display()))
+        }
+        Some(free) => Fine(format!("disk: {free} MiB free at {}", place.display())),
+    }
+}
+
+/// Asked of `df`: the standard library does not know.
+fn disk_free_mib(place: &Path) -> Option<u64> {
+    let output = Command::new("df").arg("-Pk").arg(place).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let free_kib: u64 = text.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()?;
+    Some(free_kib / 1024)
+}
+
+fn weights(args: &CatalogueArgs) -> Finding {
+    let offer = match args.offer() {
+        Ok(offer) => offer,
+        Err(failure) => return Warning(format!("weights: {failure}")),
+    };
+    let models: Vec<String> = offer.shelf.list().map(|(id, _)| id.to_string()).collect();
+    let apps = offer.catalogue.apps();
+    let n_served = apps.iter().filter(|app| offer.model_for(app).is_ok()).count();
+    let text = format!("weights: {}; {n_served} of {} apps can be served", models.join(", "), apps.len());
+    if n_served == 0 { Warning(text) } else { Fine(format!("{text}; `pentimento models` tells more")) }
+}
+
+fn sources(allowed: &[IpRange]) -> Finding {
+    if allowed.is_empty() {
+        return Fine("pictures: fetched from public addresses only".to_owned());
+    }
+    let ranges: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+    Warning(format!("pictures: every key may have them fetched from {} too", ranges.join(", ")))
+}
+
+/// The folder, or the nearest one above it that is there.
+fn existing_part(dir: &Path) -> PathBuf {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    absolute.ancestors().find(|part| part.is_dir()).map_or(absolute.clone(), Path::to_owned)
+}

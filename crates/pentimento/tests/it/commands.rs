@@ -1,0 +1,129 @@
+//! What the commands print, where, and their exit codes.
+
+use crate::process::{FLUX_DEV, Server, ask, run, token};
+use std::path::Path;
+use testkit::client::Client;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn in_folder(data: &Path, args: &[&str]) -> std::process::Output {
+    run(&[args, &["--data", data.to_str().unwrap()]].concat())
+}
+
+#[test]
+fn a_key_is_shown_once_listed_without_its_token_and_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = in_folder(dir.path(), &["keys", "create", "--name", "the studio"]);
+    let token = text(&made.stdout);
+    let digits = token.strip_prefix("pk_").unwrap().strip_suffix('\n').unwrap();
+    assert!(digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "the token, alone");
+    assert!(!text(&made.stderr).contains(digits));
+
+    let listed = text(&in_folder(dir.path(), &["keys", "list"]).stdout);
+    let id = listed.split_whitespace().next().unwrap();
+    assert!(listed.contains("the studio") && listed.contains("active") && !listed.contains(digits));
+    assert_eq!(in_folder(dir.path(), &["keys", "revoke", id]).status.code(), Some(0));
+    assert!(text(&in_folder(dir.path(), &["keys", "list"]).stdout).contains("revoked"));
+    let unknown = in_folder(dir.path(), &["keys", "revoke", "key_0000000000000000"]);
+    assert_eq!((unknown.status.code(), text(&unknown.stderr).lines().count()), (Some(1), 1));
+    let database = std::fs::read(dir.path().join("pentimento.db")).unwrap();
+    let holds = |needle: &[u8]| database.windows(needle.len()).any(|window| window == needle);
+    assert!(!holds(digits.as_bytes()), "the token is stored nowhere");
+}
+
+#[tokio::test]
+async fn keys_come_and_go_beside_a_running_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let token = token(dir.path());
+    assert_eq!(server.client(&token).get("/v1/tasks").await.status, 200);
+    let listed = text(&in_folder(dir.path(), &["keys", "list"]).stdout);
+    in_folder(dir.path(), &["keys", "revoke", listed.split_whitespace().next().unwrap()]);
+    assert_eq!(server.client(&token).get("/v1/tasks").await.status, 401);
+    assert_eq!(Client::anonymous(server.address).get("/healthz").await.status, 200);
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_ends_with_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Server::start(dir.path(), &[]);
+    let second = in_folder(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.status.code(), Some(1));
+    let said = text(&second.stderr);
+    assert!(said.contains("in use by another server") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn a_mistake_in_the_call_is_2_and_one_in_the_world_1() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [
+        &["serve", "--listen", "nonsense"][..],
+        &["serve", "--allow-source", "10.0.0.0/99"],
+        &["serve", "--public-url", "ftp://x"],
+        &["serve", "--log", "a=b=c"],
+        &["keys"],
+        &["keys", "create", "--name", ""],
+        &["nothing"],
+    ] {
+        let refused = in_folder(dir.path(), args);
+        assert_eq!(refused.status.code(), Some(2), "{args:?}: {}", text(&refused.stderr));
+    }
+    for args in [&["serve", "--weights", "/nowhere"][..], &["serve", "--catalogue", "/nowhere"]] {
+        let failed = in_folder(dir.path(), args);
+        let said = text(&failed.stderr);
+        assert_eq!((failed.status.code(), said.lines().count()), (Some(1), 1), "{args:?}: {said}");
+        assert!(said.contains("/nowhere"), "{said}");
+    }
+    assert_eq!(run(&["models", "--weights", "/nowhere"]).status.code(), Some(1));
+}
+
+#[test]
+fn models_and_doctor_tell_what_is_there() {
+    let models = text(&run(&["models"]).stdout);
+    let row = models.lines().find(|line| line.contains(FLUX_DEV)).unwrap();
+    assert!(row.contains("pentimento-nano") && row.contains("embedded"), "{row}");
+    assert!(models.contains("huggingface-cli download black-forest-labs/FLUX.1-Canny-dev"));
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("not/yet");
+    let doctor = in_folder(&data, &["doctor", "--allow-source", "127.0.0.0/8"]);
+    let said = text(&doctor.stdout);
+    assert_eq!((doctor.status.code(), said.lines().count()), (Some(0), 6), "{said}");
+    for part in ["cpu", "memory", "data", "disk", "weights: pentimento-nano", "127.0.0.0/8"] {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+    assert!(!data.exists(), "a look leaves nothing behind");
+}
+
+#[tokio::test]
+async fn an_operators_own_app_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("own.toml");
+    let entry = r#"
+        [[app]]
+        id = "ap-own"
+        slug = "own"
+        name = "Our Own"
+        models = ["pentimento-nano"]
+        mode = "plain"
+        sizes = ["96x64"]
+        prompt = "optional"
+        deployed = false
+        guidance_scale = 3.5
+        steps = 2
+        strength = 0.5
+    "#;
+    std::fs::write(&file, entry).unwrap();
+    let token = token(dir.path());
+    let server = Server::start(dir.path(), &["--catalogue", file.to_str().unwrap(), "--allow-source", "127.0.0.0/8"]);
+    let pictures = testkit::pictures::PictureServer::start().await;
+    let mut body = ask(&pictures.url("64x64.png"), 2);
+    body["app_id"] = "ap-own".into();
+    body["celery"] = false.into();
+    let reply = server.client(&token).post("/getImagetoImage", &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let url = reply.json()["output"]["result"][0].as_str().unwrap().to_owned();
+    let picture = server.client(&token).get_url(&url).await;
+    assert_eq!(testkit::pictures::png_size(&picture.body), domain::quantity::Size::new(96, 64));
+}
