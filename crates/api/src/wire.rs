@@ -178,11 +178,19 @@ fn status_of(state: &TaskState) -> Status {
 /// Known once the task is over, if it ever began.
 fn time_required(task: &Task) -> Option<TimeRequired> {
     if let Some(painting) = painting_of(task) {
-        return Some(TimeRequired { startup_time: painting.startup_s, runtime: painting.runtime_s });
+        return Some(TimeRequired {
+            startup_time: whole_ms(painting.startup_s),
+            runtime: whole_ms(painting.runtime_s),
+        });
     }
     let (started, finished) = (task.started_ms?, task.finished_ms?);
     let seconds = |from: i64, to: i64| (to - from).max(0) as f64 / 1000.0;
     Some(TimeRequired { startup_time: seconds(task.created_ms, started), runtime: seconds(started, finished) })
+}
+
+/// Seconds without the digits that no clock here can vouch for.
+fn whole_ms(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
 }
 
 /// The contract wants `{}` where an object has nothing to say.
