@@ -2,9 +2,9 @@
 
     python evaluate.py [--cache ../target/nano] [--model ../models/pentimento-nano] [--quick]
 
-Prints, and writes to `<cache>/figures.json`: the autoencoder's PSNR on held-out pictures; how often a small style probe,
-trained on filtered training photographs only, recognizes the prompted style in repainted held-out photographs; and
-whether the distance to the input grows with `strength`. `--quick` paints the sheet only.
+Prints, and writes to `<cache>/figures.json`: the autoencoder's PSNR on held-out pictures; how often a small style
+probe, trained on filtered training photographs only, recognizes the prompted style in repainted held-out photographs;
+and whether the distance to the input grows with `strength`. `--quick` paints the sheet only.
 """
 
 import argparse
@@ -22,9 +22,25 @@ import sources
 import styles
 
 HERE = Path(__file__).resolve().parent
-SHEET_PROMPTS = ["pencil sketch", "watercolour painting", "oil painting", "comic", "mosaic", "pixel art", "pop art",
-                 "vintage poster", "stained glass", "neon lights", "blueprint", "at sunset", "at night", "in winter",
-                 "sepia photograph", "low poly", "flat icon of a cat on a blue background"]
+SHEET_PROMPTS = [
+    "pencil sketch",
+    "watercolour painting",
+    "oil painting",
+    "comic",
+    "mosaic",
+    "pixel art",
+    "pop art",
+    "vintage poster",
+    "stained glass",
+    "neon lights",
+    "blueprint",
+    "at sunset",
+    "at night",
+    "in winter",
+    "sepia photograph",
+    "low poly",
+    "flat icon of a cat on a blue background",
+]
 SHEET_STRENGTHS = [0.3, 0.5, 0.65, 0.8, 0.95]
 DRAWING_PROMPTS = ["3d render", "flat icon", "black icon", "pencil sketch", "watercolour painting", "pixel art"]
 STRENGTHS = [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -44,11 +60,15 @@ def main():
     photographs = held_out_photographs(arguments.cache)
     drawings = held_out_drawings(arguments.cache)
     contact_sheet(painter, photographs, drawings).quantize(192, dither=Image.Dither.NONE).save(
-        arguments.sheet or arguments.model / "contact-sheet.png", optimize=True)
+        arguments.sheet or arguments.model / "contact-sheet.png", optimize=True
+    )
     if arguments.quick:
         return
-    figures = {"autoencoder_psnr_db": {"photographs": psnr(painter, photographs), "drawings": psnr(painter, drawings)},
-               **style_agreement(painter, photographs, arguments.cache), **strength_growth(painter, photographs + drawings[::5])}
+    figures = {
+        "autoencoder_psnr_db": {"photographs": psnr(painter, photographs), "drawings": psnr(painter, drawings)},
+        **style_agreement(painter, photographs, arguments.cache),
+        **strength_growth(painter, photographs + drawings[::5]),
+    }
     (arguments.cache / "figures.json").write_text(json.dumps(figures, indent=2))
     print(json.dumps(figures, indent=2))
 
@@ -65,10 +85,18 @@ class Painter:
         height, width = picture.shape[:2]
         settings = self.settings
         result = self.pipeline(
-            prompt, image=Image.fromarray(picture), height=height, width=width, strength=strength or settings["default_strength"],
-            num_inference_steps=settings["default_steps"], guidance_scale=settings["default_guidance_scale"],
-            negative_prompt="", true_cfg_scale=settings["default_true_cfg_scale"],
-            max_sequence_length=settings["max_sequence_length"], generator=torch.Generator().manual_seed(seed))
+            prompt,
+            image=Image.fromarray(picture),
+            height=height,
+            width=width,
+            strength=strength or settings["default_strength"],
+            num_inference_steps=settings["default_steps"],
+            guidance_scale=settings["default_guidance_scale"],
+            negative_prompt="",
+            true_cfg_scale=settings["default_true_cfg_scale"],
+            max_sequence_length=settings["max_sequence_length"],
+            generator=torch.Generator().manual_seed(seed),
+        )
         return np.asarray(result.images[0])
 
 
@@ -99,10 +127,16 @@ def contact_sheet(painter, photographs, drawings):
     cell, gap = 168, 14
     rows = []
     for begin in range(0, len(SHEET_PROMPTS), 6):
-        for photograph in photographs if begin == 0 else photographs[begin // 6 % 2::2][:1]:
-            rows.append([(photograph, "input")] + [(painter(prompt, photograph), prompt) for prompt in SHEET_PROMPTS[begin:begin + 6]])
+        for photograph in photographs if begin == 0 else photographs[begin // 6 % 2 :: 2][:1]:
+            rows.append(
+                [(photograph, "input")]
+                + [(painter(prompt, photograph), prompt) for prompt in SHEET_PROMPTS[begin : begin + 6]]
+            )
     for prompt in ("watercolour painting", "pop art"):
-        rows.append([(photographs[0], "input")] + [(painter(prompt, photographs[0], strength), f"{prompt} {strength}") for strength in SHEET_STRENGTHS])
+        rows.append(
+            [(photographs[0], "input")]
+            + [(painter(prompt, photographs[0], strength), f"{prompt} {strength}") for strength in SHEET_STRENGTHS]
+        )
     for drawing in drawings[3:40:12]:
         rows.append([(drawing, "input")] + [(painter(prompt, drawing, 0.75), prompt) for prompt in DRAWING_PROMPTS])
     sheet = Image.new("RGB", (7 * cell, len(rows) * (cell + gap)), "white")
@@ -128,12 +162,15 @@ def psnr(painter, pictures):
 
 # The style probe -----------------------------------------------------------------------------------------------------
 
+
 def style_agreement(painter, photographs, cache):
     """The share of repainted held-out photographs in which the probe sees the prompted style, and the probe's own."""
     names = list(styles.WORDINGS)
     probe = train_probe(names, cache)
     rng = np.random.default_rng(7)
-    real = [(styles.apply(name, photograph, rng), name) for photograph in photographs for name in names for _ in range(3)]
+    real = [
+        (styles.apply(name, photograph, rng), name) for photograph in photographs for name in names for _ in range(3)
+    ]
     begun, painted = time.monotonic(), []
     for photograph in photographs:
         painted += [(painter(styles.WORDINGS[name][0], photograph), name) for name in names if name != "photo"]
@@ -142,11 +179,13 @@ def style_agreement(painter, photographs, cache):
     right = {name: 0 for name in names}
     for (_, name), guess in zip(painted, probe([picture for picture, _ in painted])):
         right[name] += guess == name
-    return {"probe_on_real_filtered_photographs": agreement(probe, real),
-            "style_agreement": agreement(probe, painted),
-            "style_agreement_of_the_untouched_input": agreement(probe, untouched),
-            "styles_never_recognized": [name for name in names if name != "photo" and right[name] == 0],
-            "seconds_a_picture": round(seconds, 2)}
+    return {
+        "probe_on_real_filtered_photographs": agreement(probe, real),
+        "style_agreement": agreement(probe, painted),
+        "style_agreement_of_the_untouched_input": agreement(probe, untouched),
+        "styles_never_recognized": [name for name in names if name != "photo" and right[name] == 0],
+        "seconds_a_picture": round(seconds, 2),
+    }
 
 
 def agreement(probe, labelled):
@@ -165,7 +204,9 @@ def train_probe(names, cache):
                 labels.append(names.index(record["style"]))
     inputs, labels = torch.tensor(np.array(inputs), dtype=torch.float32), torch.tensor(labels)
     mean, deviation = inputs.mean(0), inputs.std(0) + 1e-4
-    network = torch.nn.Sequential(torch.nn.Linear(inputs.shape[1], 128), torch.nn.GELU(), torch.nn.Dropout(0.3), torch.nn.Linear(128, len(names)))
+    network = torch.nn.Sequential(
+        torch.nn.Linear(inputs.shape[1], 128), torch.nn.GELU(), torch.nn.Dropout(0.3), torch.nn.Linear(128, len(names))
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
     with torch.enable_grad():
         for _ in range(1500):
@@ -195,7 +236,13 @@ def statistics(picture):
         across, down = np.abs(np.diff(coarse, axis=1)), np.abs(np.diff(coarse, axis=0))
         values += [np.percentile(across, levels[2:]), np.percentile(down, levels[2:])]
     fold = np.abs(np.diff(gray, axis=1)).mean(0)
-    values.append([fold[offset::period].mean() / (fold.mean() + 1e-3) for period in (8, 12) for offset in (period - 1, period // 2)])
+    values.append(
+        [
+            fold[offset::period].mean() / (fold.mean() + 1e-3)
+            for period in (8, 12)
+            for offset in (period - 1, period // 2)
+        ]
+    )
     return np.concatenate([np.ravel(value) for value in values])
 
 
@@ -204,11 +251,19 @@ def strength_growth(painter, pictures):
     distances = []
     for index, picture in enumerate(pictures):
         prompt = SHEET_PROMPTS[index % 12]
-        distances.append([float(np.sqrt(((painter(prompt, picture, strength) / 255.0 - picture / 255.0) ** 2).mean())) for strength in STRENGTHS])
+        distances.append(
+            [
+                float(np.sqrt(((painter(prompt, picture, strength) / 255.0 - picture / 255.0) ** 2).mean()))
+                for strength in STRENGTHS
+            ]
+        )
     grows = [all(a < b for a, b in zip(row, row[1:])) for row in distances]
     overall = [row[-1] > row[0] for row in distances]
-    return {"distance_grows_at_every_strength": round(float(np.mean(grows)), 3), "distance_grows_overall": round(float(np.mean(overall)), 3),
-            "distance_by_strength": dict(zip(map(str, STRENGTHS), np.mean(distances, 0).round(3).tolist()))}
+    return {
+        "distance_grows_at_every_strength": round(float(np.mean(grows)), 3),
+        "distance_grows_overall": round(float(np.mean(overall)), 3),
+        "distance_by_strength": dict(zip(map(str, STRENGTHS), np.mean(distances, 0).round(3).tolist())),
+    }
 
 
 if __name__ == "__main__":

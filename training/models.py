@@ -14,7 +14,7 @@ CLIP_LENGTH = 77
 # What a program that runs the model has to know beside the diffusers files; `pentimento.json` in the model folder.
 DEFAULTS = {
     "name": "pentimento-nano",
-    "description": "A small FLUX.1-architecture model trained from scratch on open pictures: restyles photographs and drawings.",
+    "description": "A small model of FLUX.1's architecture, trained from scratch: repaints pictures in named styles.",
     "licence": "MIT OR Apache-2.0",
     "native_pixels": 256,
     "max_sequence_length": SEQUENCE_LENGTH,
@@ -32,40 +32,98 @@ CLIP_SPLIT = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 def autoencoder(scaling_factor=1.0, shift_factor=0.0):
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=16, block_out_channels=(16, 32, 64, 128), layers_per_block=1,
-        norm_num_groups=8, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        use_quant_conv=False, use_post_quant_conv=False, sample_size=256,
-        scaling_factor=scaling_factor, shift_factor=shift_factor)
+        in_channels=3,
+        out_channels=3,
+        latent_channels=16,
+        block_out_channels=(16, 32, 64, 128),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        sample_size=256,
+        scaling_factor=scaling_factor,
+        shift_factor=shift_factor,
+    )
 
 
 def transformer():
     return FluxTransformer2DModel(
-        patch_size=1, in_channels=64, num_layers=2, num_single_layers=5, attention_head_dim=64, num_attention_heads=4,
-        joint_attention_dim=WIDTH_TEXT, pooled_projection_dim=WIDTH_TEXT, guidance_embeds=True, axes_dims_rope=(16, 24, 24))
+        patch_size=1,
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=5,
+        attention_head_dim=64,
+        num_attention_heads=4,
+        joint_attention_dim=WIDTH_TEXT,
+        pooled_projection_dim=WIDTH_TEXT,
+        guidance_embeds=True,
+        axes_dims_rope=(16, 24, 24),
+    )
 
 
 def scheduler():
-    """FLUX.1-dev's dynamic shift, stretched over the token counts of 64 to 512 pixels."""
+    """FLUX.1-dev's dynamic shift, continued to small pictures.
+
+    The smaller a picture, the less noise hides it, so the shift falls with the number of tokens; at 64 to 1,024 tokens
+    (128 to 512 pixels) that makes it negative, and a usual `strength` of 0.65 leaves the composition visible.
+    """
     return FlowMatchEulerDiscreteScheduler(
-        num_train_timesteps=1000, use_dynamic_shifting=True, shift=3.0, base_shift=0.3, max_shift=1.0,
-        base_image_seq_len=64, max_image_seq_len=1024)
+        num_train_timesteps=1000,
+        use_dynamic_shifting=True,
+        shift=3.0,
+        base_shift=-1.25,
+        max_shift=-0.5,
+        base_image_seq_len=64,
+        max_image_seq_len=1024,
+    )
 
 
 def text_encoders(clip_tokenizer, t5_tokenizer):
-    clip = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(clip_tokenizer), hidden_size=WIDTH_TEXT, intermediate_size=4 * WIDTH_TEXT, num_hidden_layers=2,
-        num_attention_heads=4, projection_dim=WIDTH_TEXT, max_position_embeddings=CLIP_LENGTH, hidden_act="quick_gelu",
-        # 2 makes CLIP pool at the highest id, which is the end token: the convention of FLUX.1's own encoder.
-        eos_token_id=2, bos_token_id=clip_tokenizer.bos_token_id, pad_token_id=clip_tokenizer.pad_token_id))
-    t5 = T5EncoderModel(T5Config(
-        vocab_size=N_PIECES + N_EXTRA_IDS, d_model=WIDTH_TEXT, d_ff=2 * WIDTH_TEXT, d_kv=32, num_heads=4, num_layers=2,
-        feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, dropout_rate=0.0))
+    clip = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(clip_tokenizer),
+            hidden_size=WIDTH_TEXT,
+            intermediate_size=4 * WIDTH_TEXT,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            projection_dim=WIDTH_TEXT,
+            max_position_embeddings=CLIP_LENGTH,
+            hidden_act="quick_gelu",
+            # 2 makes CLIP pool at the highest id, which is the end token: the convention of FLUX.1's own encoder.
+            eos_token_id=2,
+            bos_token_id=clip_tokenizer.bos_token_id,
+            pad_token_id=clip_tokenizer.pad_token_id,
+        )
+    )
+    t5 = T5EncoderModel(
+        T5Config(
+            vocab_size=N_PIECES + N_EXTRA_IDS,
+            d_model=WIDTH_TEXT,
+            d_ff=2 * WIDTH_TEXT,
+            d_kv=32,
+            num_heads=4,
+            num_layers=2,
+            feed_forward_proj="gated-gelu",
+            is_encoder_decoder=False,
+            use_cache=False,
+            dropout_rate=0.0,
+        )
+    )
     return clip, t5
 
 
 def pipeline(vae, transformer, clip, t5, clip_tokenizer, t5_tokenizer):
-    return FluxImg2ImgPipeline(scheduler=scheduler(), vae=vae, text_encoder=clip, tokenizer=clip_tokenizer,
-                               text_encoder_2=t5, tokenizer_2=t5_tokenizer, transformer=transformer)
+    return FluxImg2ImgPipeline(
+        scheduler=scheduler(),
+        vae=vae,
+        text_encoder=clip,
+        tokenizer=clip_tokenizer,
+        text_encoder_2=t5,
+        tokenizer_2=t5_tokenizer,
+        transformer=transformer,
+    )
 
 
 def train_tokenizers(prompts, folder: Path):
@@ -83,13 +141,24 @@ def _train_clip(prompts, folder):
     folder.mkdir(parents=True, exist_ok=True)
     trainer_side = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trainer_side.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
     trainer_side.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(CLIP_SPLIT), behavior="removed", invert=True),
-         pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    trainer_side.train_from_iterator(prompts, trainers.BpeTrainer(
-        vocab_size=1 << 16, min_frequency=2, end_of_word_suffix="</w>", show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        [
+            pre_tokenizers.Split(Regex(CLIP_SPLIT), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    trainer_side.train_from_iterator(
+        prompts,
+        trainers.BpeTrainer(
+            vocab_size=1 << 16,
+            min_frequency=2,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     merges = [tuple(merge) for merge in json.loads(trainer_side.to_str())["model"]["merges"]][:N_MERGES]
     alphabet = _bytes_in_clip_order()
     tokens = alphabet + [byte + "</w>" for byte in alphabet] + ["".join(merge) for merge in merges]
@@ -97,12 +166,26 @@ def _train_clip(prompts, folder):
     vocabulary = {token: index for index, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
-               "pad_token": "<|endoftext|>"}
+    special = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2))
-    (folder / "tokenizer_config.json").write_text(json.dumps(
-        {**special, "tokenizer_class": "CLIPTokenizer", "model_max_length": CLIP_LENGTH, "do_lower_case": True,
-         "add_prefix_space": False, "errors": "replace"}, indent=2))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                **special,
+                "tokenizer_class": "CLIPTokenizer",
+                "model_max_length": CLIP_LENGTH,
+                "do_lower_case": True,
+                "add_prefix_space": False,
+                "errors": "replace",
+            },
+            indent=2,
+        )
+    )
 
 
 def _bytes_in_clip_order():
@@ -117,12 +200,24 @@ def _train_t5(prompts, folder):
     corpus = folder / "corpus.txt"
     corpus.write_text("\n".join(prompts))
     sentencepiece.SentencePieceTrainer.train(
-        input=str(corpus), model_prefix=str(folder / "spiece"), model_type="unigram", vocab_size=N_PIECES,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, character_coverage=1.0, hard_vocab_limit=True,
-        required_chars="abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"-()&/", minloglevel=2)
+        input=str(corpus),
+        model_prefix=str(folder / "spiece"),
+        model_type="unigram",
+        vocab_size=N_PIECES,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        character_coverage=1.0,
+        hard_vocab_limit=True,
+        required_chars="abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"-()&/",
+        minloglevel=2,
+    )
     corpus.unlink()
     (folder / "spiece.vocab").unlink()
-    T5TokenizerFast(**_pieces(folder / "spiece.model"), extra_ids=N_EXTRA_IDS, model_max_length=512).save_pretrained(folder)
+    T5TokenizerFast(**_pieces(folder / "spiece.model"), extra_ids=N_EXTRA_IDS, model_max_length=512).save_pretrained(
+        folder
+    )
 
 
 def _pieces(path):

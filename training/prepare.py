@@ -4,7 +4,7 @@
 
 Writes `<cache>/pictures/<bucket>.npy` (uint8, `(n, height, width, 3)`) and `<bucket>.json` (one record a picture). A
 record names the picture's `group`: the same crop or subject in different looks, which training pairs for restyling.
-Needs `npm`, `apt-get` with `dpkg` and `pip` on the path, and about 6 GB of disk.
+Needs `npm`, `apt-get` with `dpkg` and `pip` on the path, and about 3 GB of disk.
 """
 
 import argparse
@@ -25,12 +25,27 @@ import styles
 HERE = Path(__file__).resolve().parent
 N_PROMPTS = 8
 # Sides in pixels, (height, width); every side is a multiple of 16.
-PHOTO_BUCKETS = {"photos-128x128": ((128, 128), 14, 3), "photos-256x256": ((256, 256), 5, 4),
-                 "photos-208x304": ((208, 304), 3, 4), "photos-304x208": ((304, 208), 2, 4)}
+PHOTO_BUCKETS = {
+    "photos-128x128": ((128, 128), 14, 3),
+    "photos-256x256": ((256, 256), 5, 4),
+    "photos-208x304": ((208, 304), 3, 4),
+    "photos-304x208": ((304, 208), 2, 4),
+}
 DRAWING_SIDE = 128
-BACKGROUNDS = {"white": (255, 255, 255), "black": (18, 18, 20), "red": (214, 48, 49), "orange": (240, 140, 40),
-               "yellow": (250, 214, 70), "green": (60, 160, 80), "blue": (50, 110, 220), "light blue": (150, 205, 245),
-               "purple": (130, 70, 190), "pink": (246, 160, 190), "gray": (150, 152, 156), "brown": (120, 80, 50)}
+BACKGROUNDS = {
+    "white": (255, 255, 255),
+    "black": (18, 18, 20),
+    "red": (214, 48, 49),
+    "orange": (240, 140, 40),
+    "yellow": (250, 214, 70),
+    "green": (60, 160, 80),
+    "blue": (50, 110, 220),
+    "light blue": (150, 205, 245),
+    "purple": (130, 70, 190),
+    "pink": (246, 160, 190),
+    "gray": (150, 152, 156),
+    "brown": (120, 80, 50),
+}
 
 
 def main():
@@ -51,8 +66,11 @@ def main():
     drawings, subjects = load_drawings(packages)
     training = [key for key in drawings if not is_held_out(key)]
     write_bucket(output / "drawings-128x128", drawing_groups(drawings, subjects, training, rng), rng)
-    write_bucket(output / "held-out-drawings",
-                 drawing_groups(drawings, subjects, [key for key in drawings if is_held_out(key)], rng), rng)
+    write_bucket(
+        output / "held-out-drawings",
+        drawing_groups(drawings, subjects, [key for key in drawings if is_held_out(key)], rng),
+        rng,
+    )
 
 
 def is_held_out(key):
@@ -74,6 +92,7 @@ def write_bucket(path, groups, rng):
 
 
 # Photographs ---------------------------------------------------------------------------------------------------------
+
 
 def load_photographs(packages):
     """The photographs of `photographs.json` as (array, words), those to train on and those held out."""
@@ -116,18 +135,22 @@ def crop(photograph, size, rng):
     scale = min(height / size[0], width / size[1]) * rng.uniform(0.55, 1.0) ** 0.7
     h, w = int(size[0] * scale), int(size[1] * scale)
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-    view = cv2.resize(photograph[top:top + h, left:left + w], size[::-1], interpolation=cv2.INTER_AREA)
+    view = cv2.resize(photograph[top : top + h, left : left + w], size[::-1], interpolation=cv2.INTER_AREA)
     view = np.clip(view * rng.uniform(0.9, 1.12) + rng.uniform(-8, 8), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(view[:, ::-1] if rng.random() < 0.5 else view)
 
 
 # Drawings ------------------------------------------------------------------------------------------------------------
 
+
 def load_drawings(packages):
     """All drawings as `{emoji code: {set: RGBA array}}`, and each code's label and tags."""
     emoji = json.loads((packages["emojibase-data"] / "package/en/data.json").read_text())
-    subjects = {clean(e["hexcode"]): [e["label"].lower(), *e.get("tags", [])[:5]]
-                for e in emoji if e.get("group") is not None and e["group"] not in (2, 9)}
+    subjects = {
+        clean(e["hexcode"]): [e["label"].lower(), *e.get("tags", [])[:5]]
+        for e in emoji
+        if e.get("group") is not None and e["group"] not in (2, 9)
+    }
     drawings = {code: {} for code in subjects}
     for path in sorted((packages["@lobehub/fluent-emoji-3d"] / "package/assets").glob("*.webp")):
         if clean(path.stem) in drawings:
@@ -155,8 +178,10 @@ def icon_set(folder, set_name, wanted):
         if icon is None:
             continue
         width, height = (icon.get(side, data.get(side, 16)) for side in ("width", "height"))
-        svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-               f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>')
+        svg = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'
+        )
         png = resvg_py.svg_to_bytes(svg_string=svg.replace("currentColor", "#111"), width=DRAWING_SIDE)
         yield clean(code), resized(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
 
@@ -167,7 +192,9 @@ def resized(drawing):
 
 def drawing_groups(drawings, subjects, keys, rng):
     """One group a subject: every set's drawing of it on one background, and two filtered versions."""
-    filters = [name for name in styles.FILTERS if name not in ("photo", "mono", "night", "sunset", "winter", "autumn", "sepia")]
+    filters = [
+        name for name in styles.FILTERS if name not in ("photo", "mono", "night", "sunset", "winter", "autumn", "sepia")
+    ]
     for key in keys:
         background = str(rng.choice(list(BACKGROUNDS))) if rng.random() < 0.7 else "white"
         side = int(DRAWING_SIDE * rng.uniform(0.68, 0.98))
@@ -190,7 +217,7 @@ def compose(drawing, color, side, top, left):
     canvas = np.empty((DRAWING_SIDE, DRAWING_SIDE, 3), np.float32)
     canvas[:] = color
     alpha = small[..., 3:] / 255
-    window = canvas[top:top + side, left:left + side]
+    window = canvas[top : top + side, left : left + side]
     window[:] = window * (1 - alpha) + small[..., :3] * alpha
     return canvas.astype(np.uint8)
 

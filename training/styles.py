@@ -123,7 +123,9 @@ def _cells(shape, size, rng, jitter=0.5):
             distance = np.hypot(px - points[candidate, 0], py - points[candidate, 1])
             closer = distance < nearest
             same = candidate == index
-            second = np.where(closer, np.where(same, second, nearest), np.where(same, second, np.minimum(second, distance)))
+            second = np.where(
+                closer, np.where(same, second, nearest), np.where(same, second, np.minimum(second, distance))
+            )
             index = np.where(closer, candidate, index)
             nearest = np.where(closer, distance, nearest)
     return index, (second - nearest) / 2
@@ -143,7 +145,9 @@ def photo(picture, rng, unit):
 def pencil(picture, rng, unit):
     gray = _stretch(_gray(picture))
     dodge = np.clip(gray / (_blur(gray, 7 * unit) + 0.02), 0, 1) ** 3.0
-    hatch = 0.5 + 0.22 * cv2.filter2D(rng.standard_normal(gray.shape).astype(np.float32), -1, np.eye(7, dtype=np.float32)[::-1] / 2.6)
+    hatch = 0.5 + 0.22 * cv2.filter2D(
+        rng.standard_normal(gray.shape).astype(np.float32), -1, np.eye(7, dtype=np.float32)[::-1] / 2.6
+    )
     shade = np.clip(0.72 - gray, 0, 1) * hatch * 1.15
     return _on_paper((1 - dodge) * 0.95 + shade, (0.98, 0.975, 0.96), (0.2, 0.2, 0.22))
 
@@ -167,7 +171,7 @@ def watercolor(picture, rng, unit):
     shape = wash.shape[:2]
     bleed = 1 + 0.07 * _noise(shape, 9 * unit, rng)[..., None]
     edge = np.abs(cv2.Laplacian(_blur(_float(_gray(picture)), 2 * unit), cv2.CV_32F))[..., None]
-    y, x = np.mgrid[-1:1:shape[0] * 1j, -1:1:shape[1] * 1j]
+    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     border = np.maximum(np.abs(y), np.abs(x)) + 0.025 * _noise(shape, 8 * unit, rng)
     paper = np.clip((border - 0.93) * 16, 0, 1)[..., None]
     return _bytes((wash * bleed - 1.6 * edge) * (1 - paper) + np.float32((0.99, 0.98, 0.95)) * paper)
@@ -188,7 +192,9 @@ def oil(picture, rng, unit):
             calmer = moved < best
             best = np.where(calmer, moved, best)
             result = np.where(calmer[..., None], np.roll(mean, (dy, dx), (0, 1)), result)
-    bristle = 0.05 * cv2.filter2D(rng.standard_normal(spread.shape).astype(np.float32), -1, np.eye(9, dtype=np.float32) / 3)
+    bristle = 0.05 * cv2.filter2D(
+        rng.standard_normal(spread.shape).astype(np.float32), -1, np.eye(9, dtype=np.float32) / 3
+    )
     return _bytes(np.clip((_saturate(result, 1.6) - 0.5) * 1.15 + 0.48, 0, 1) + bristle[..., None])
 
 
@@ -199,28 +205,34 @@ def comic(picture, rng, unit):
 
 
 def popart(picture, rng, unit):
-    palettes = [((0.15, 0.05, 0.35), (0.9, 0.1, 0.45), (1.0, 0.8, 0.1), (0.98, 0.97, 0.85)),
-                ((0.05, 0.1, 0.3), (0.0, 0.6, 0.65), (1.0, 0.45, 0.3), (1.0, 0.9, 0.5)),
-                ((0.1, 0.0, 0.2), (0.1, 0.3, 0.9), (0.95, 0.2, 0.6), (1.0, 0.95, 0.3))]
+    palettes = [
+        ((0.15, 0.05, 0.35), (0.9, 0.1, 0.45), (1.0, 0.8, 0.1), (0.98, 0.97, 0.85)),
+        ((0.05, 0.1, 0.3), (0.0, 0.6, 0.65), (1.0, 0.45, 0.3), (1.0, 0.9, 0.5)),
+        ((0.1, 0.0, 0.2), (0.1, 0.3, 0.9), (0.95, 0.2, 0.6), (1.0, 0.95, 0.3)),
+    ]
     gray = _blur(_stretch(_gray(_smooth(picture, 2))), 1.2 * unit)
     level = np.clip((gray * 4).astype(int), 0, 3)
     return _bytes(np.float32(palettes[rng.integers(len(palettes))])[level])
 
 
 def poster(picture, rng, unit):
-    inks = np.float32(((0.13, 0.2, 0.27), (0.16, 0.42, 0.45), (0.83, 0.36, 0.22), (0.93, 0.68, 0.35), (0.97, 0.91, 0.78)))
+    inks = np.float32(
+        ((0.13, 0.2, 0.27), (0.16, 0.42, 0.45), (0.83, 0.36, 0.22), (0.93, 0.68, 0.35), (0.97, 0.91, 0.78))
+    )
     gray = _blur(_stretch(_gray(_smooth(picture, 3))), 1.8 * unit)
     return _bytes(inks[np.clip((gray * 5).astype(int), 0, 4)])
 
 
 def mosaic(picture, rng, unit):
-    """Square tiles of 12 pixels; 8 would lie on the autoencoder's own grid, whose decoder cannot tell its cells apart."""
+    """Square tiles of 12 pixels; at 8 they would lie on the autoencoder's grid, whose decoder sees all cells alike."""
     tile, (height, width) = 12, picture.shape[:2]
     rows, columns = -(-height // tile), -(-width // tile)
     padded = np.pad(_float(picture), ((0, rows * tile - height), (0, columns * tile - width), (0, 0)), "edge")
     tiles = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
     tiles = _saturate(tiles, 1.5) * (1 + 0.2 * (rng.random(tiles.shape[:2] + (1,)) - 0.5))
-    tiles = cv2.resize(np.float32(tiles), (columns * tile, rows * tile), interpolation=cv2.INTER_NEAREST)[:height, :width]
+    tiles = cv2.resize(np.float32(tiles), (columns * tile, rows * tile), interpolation=cv2.INTER_NEAREST)[
+        :height, :width
+    ]
     row, column = np.mgrid[:height, :width] % tile
     bevel = 0.1 * ((row <= 3) | (column <= 3)) - 0.12 * ((row >= tile - 2) | (column >= tile - 2))
     grout = ((row <= 1) | (column <= 1))[..., None]
@@ -250,8 +262,13 @@ def lowpoly(picture, rng, unit):
     chance = (edges / edges.sum()).ravel()
     spots = rng.choice(height * width, 110, p=chance)
     grid = np.stack(np.meshgrid(np.linspace(0, width - 1, 8), np.linspace(0, height - 1, 8)), -1).reshape(-1, 2)
-    points = np.concatenate([np.stack([spots % width, spots // width], 1), grid + rng.normal(0, 4 * unit, grid.shape),
-                             [[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]])
+    points = np.concatenate(
+        [
+            np.stack([spots % width, spots // width], 1),
+            grid + rng.normal(0, 4 * unit, grid.shape),
+            [[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]],
+        ]
+    )
     points = np.clip(points, 0, [width - 1, height - 1])
     division = cv2.Subdiv2D((0, 0, width, height))
     division.insert([(float(x), float(y)) for x, y in points])
@@ -275,7 +292,7 @@ def dots(picture, rng, unit):
 
 def sepia(picture, rng, unit):
     gray = _stretch(_gray(picture))
-    y, x = np.mgrid[-1:1:gray.shape[0] * 1j, -1:1:gray.shape[1] * 1j]
+    y, x = np.mgrid[-1 : 1 : gray.shape[0] * 1j, -1 : 1 : gray.shape[1] * 1j]
     vignette = 1 - 0.28 * np.clip(np.hypot(y, x) - 0.4, 0, 1)
     tone = 0.12 + 0.8 * gray * vignette
     return _bytes(tone[..., None] ** np.float32((0.72, 1.0, 1.55)))
@@ -338,7 +355,9 @@ def blueprint(picture, rng, unit):
 
 def chalk(picture, rng, unit):
     gray = _stretch(_gray(picture))
-    lines = _lines(picture, unit, 1.8, 20) + np.clip(np.abs(cv2.Laplacian(_blur(gray, 1.5 * unit), cv2.CV_32F)) * 6 - 0.15, 0, 1)
+    lines = _lines(picture, unit, 1.8, 20) + np.clip(
+        np.abs(cv2.Laplacian(_blur(gray, 1.5 * unit), cv2.CV_32F)) * 6 - 0.15, 0, 1
+    )
     grain = 0.75 + 0.3 * _noise(gray.shape, 0.6, rng)
     return _on_paper((lines + 0.42 * gray**2) * grain, (0.12, 0.2, 0.17), (0.95, 0.96, 0.92))
 
@@ -350,7 +369,9 @@ def thermal(picture, rng, unit):
 
 def pastel(picture, rng, unit):
     soft = _saturate(_float(_smooth(picture, 2)), 1.1) * 0.55 + 0.43
-    grain = 0.05 * cv2.filter2D(rng.standard_normal(soft.shape[:2]).astype(np.float32), -1, np.eye(5, dtype=np.float32) / 2)
+    grain = 0.05 * cv2.filter2D(
+        rng.standard_normal(soft.shape[:2]).astype(np.float32), -1, np.eye(5, dtype=np.float32) / 2
+    )
     return _bytes(soft + grain[..., None])
 
 

@@ -1,13 +1,14 @@
 """Trains pentimento-nano in stages, each with a time budget, each resumed from its checkpoint.
 
     python train.py latents
-    python train.py decoder --minutes 20
-    python train.py transformer --minutes 90
+    python train.py decoder --minutes 10
+    python train.py transformer --minutes 48 --workers 2
     python train.py export
 
-Stages read `<cache>/pictures` (see prepare.py) and write `<cache>/checkpoints` and `<cache>/latents`. A budget counts all
-time that a stage has trained, over restarts; the learning rate falls along a cosine over that budget. `export` writes
-the averaged weights as float16 in the diffusers layout. Options: --cache, --model, --device, --seed, --threads.
+Stages read `<cache>/pictures` (see prepare.py) and write `<cache>/checkpoints` and `<cache>/latents`. A budget counts
+all time that a stage has trained, over restarts; the learning rate falls along a cosine over that budget. `export`
+writes the averaged weights as float16 in the diffusers layout. Options: --cache, --model, --device, --seed, --threads,
+--workers.
 """
 
 import argparse
@@ -20,25 +21,38 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
+# Threads that wait by spinning starve each other on a CPU that other programs share. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import models
-import principal
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import models  # noqa: E402
+import principal  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 CHECKPOINT_SECONDS = 120
 REPORT_STEPS = 50
+AVERAGING_STEPS = 8
 TEXT_DROPPED = 0.1
 # How often the noisy input is made from another look of the same picture; otherwise it is plain flow matching.
 RESTYLED = 0.6
 # Until which share of the budget each mix of buckets is drawn, as {bucket: share of the batches}.
-CURRICULUM = [(0.2, {"drawings-128x128": 0.4, "photos-128x128": 0.6}),
-              (1.0, {"drawings-128x128": 0.3, "photos-128x128": 0.15, "photos-256x256": 0.3, "photos-208x304": 0.15,
-                     "photos-304x208": 0.1})]
+CURRICULUM = [
+    (0.2, {"drawings-128x128": 0.4, "photos-128x128": 0.6}),
+    (
+        1.0,
+        {
+            "drawings-128x128": 0.2,
+            "photos-128x128": 0.1,
+            "photos-256x256": 0.35,
+            "photos-208x304": 0.25,
+            "photos-304x208": 0.1,
+        },
+    ),
+]
 # Image tokens in a batch, whatever their bucket.
-BATCH_TOKENS = 64 * 24
+BATCH_TOKENS = 64 * 16
 
 
 def main():
@@ -49,12 +63,25 @@ def main():
     parser.add_argument("--model", type=Path, default=HERE.parent / "models/pentimento-nano")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--workers", type=int, default=1, help="processes that train copies and average them")
     arguments = parser.parse_args()
+    (arguments.cache / "checkpoints").mkdir(parents=True, exist_ok=True)
+    if arguments.workers == 1:
+        return work(0, arguments)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29507", WORLD_SIZE=str(arguments.workers))
+    torch.multiprocessing.spawn(work, (arguments,), arguments.workers)
+
+
+def work(rank, arguments):
+    arguments.rank = rank
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    (arguments.cache / "checkpoints").mkdir(parents=True, exist_ok=True)
-    {"latents": cache_latents, "decoder": train_decoder, "transformer": train_transformer, "export": export}[arguments.stage](arguments)
+    if arguments.workers > 1:
+        torch.distributed.init_process_group("gloo", rank=rank, world_size=arguments.workers)
+    {"latents": cache_latents, "decoder": train_decoder, "transformer": train_transformer, "export": export}[
+        arguments.stage
+    ](arguments)
 
 
 class Run:
@@ -65,7 +92,9 @@ class Run:
         self.modules, self.budget, self.ema_decay = modules, arguments.minutes * 60, ema_decay
         self.learning_rate = learning_rate
         parameters = [p for p in modules.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
         self.averaged = copy.deepcopy(modules).requires_grad_(False)
         self.step, self.spent, self.losses = 0, 0.0, []
         if self.path.exists():
@@ -74,16 +103,17 @@ class Run:
             self.averaged.load_state_dict(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.spent = state["step"], state["spent"]
-        self.rng = np.random.default_rng([arguments.seed, self.step])
-        torch.manual_seed(arguments.seed + self.step)
-        self.started, self.saved = time.monotonic() - self.spent, self.spent
-
-    @property
-    def progress(self):
-        return min(self.spent / self.budget, 1.0)
+        self.rank, self.n_workers = arguments.rank, arguments.workers
+        self.rng = np.random.default_rng([arguments.seed, self.step, self.rank])
+        torch.manual_seed(arguments.seed + self.step + 1_000_000 * self.rank)
+        self.started, self.saved, self.progress = time.monotonic() - self.spent, self.spent, self.spent / self.budget
 
     def update(self, loss):
-        rate = self.learning_rate * min(1, (self.step + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * self.progress)) / 2)
+        rate = (
+            self.learning_rate
+            * min(1, (self.step + 1) / 200)
+            * (0.02 + 0.98 * (1 + math.cos(math.pi * self.progress)) / 2)
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -91,13 +121,31 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
+        self.spent = time.monotonic() - self.started
+        if self.n_workers == 1:
+            self.progress = self.spent / self.budget
+        elif self.step % AVERAGING_STEPS == 0:
+            self.average_workers()
         decay = min(self.ema_decay, self.step / (self.step + 9))
         with torch.no_grad():
             for average, value in zip(self.averaged.parameters(), self.modules.parameters()):
                 average.lerp_(value, 1 - decay)
-        self.spent = time.monotonic() - self.started
+
+    @torch.no_grad()
+    def average_workers(self):
+        """Averages the weights of all workers, and their progress, so that all stop at the same step."""
+        parameters = list(self.modules.parameters())
+        progress = torch.tensor([self.spent / self.budget], device=parameters[0].device)
+        flat = torch.cat([*(parameter.flatten() for parameter in parameters), progress])
+        torch.distributed.all_reduce(flat)
+        flat /= self.n_workers
+        for parameter, value in zip(parameters, flat.split([parameter.numel() for parameter in parameters] + [1])):
+            parameter.copy_(value.view_as(parameter))
+        self.progress = float(flat[-1])
 
     def report(self, loss, note=""):
+        if self.rank != 0:
+            return
         self.losses.append(float(loss))
         if self.step % REPORT_STEPS == 0:
             print(f"step {self.step} {self.spent / 60:.1f} min loss {np.mean(self.losses):.4f} {note}", flush=True)
@@ -106,10 +154,20 @@ class Run:
             self.save()
 
     def save(self):
+        if self.rank != 0:
+            return
         self.saved = self.spent
         partial = self.path.with_suffix(".partial")
-        torch.save({"modules": self.modules.state_dict(), "averaged": self.averaged.state_dict(),
-                    "optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}, partial)
+        torch.save(
+            {
+                "modules": self.modules.state_dict(),
+                "averaged": self.averaged.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "spent": self.spent,
+            },
+            partial,
+        )
         os.replace(partial, self.path)
 
 
@@ -119,6 +177,7 @@ def mixed_precision(device):
 
 
 # The autoencoder -----------------------------------------------------------------------------------------------------
+
 
 def cache_latents(arguments):
     """Fits the encoder, encodes every picture, and writes the encoder's weights and the latents' statistics."""
@@ -134,8 +193,12 @@ def cache_latents(arguments):
     torch.save(vae.encoder.state_dict(), arguments.cache / "checkpoints/encoder.pt")
     values = []
     for name, pixels in pictures.items():
-        latents = np.concatenate([encoder.encode(scaled(pixels[begin:begin + 64])).astype(np.float16)
-                                  for begin in range(0, len(pixels), 64)])
+        latents = np.concatenate(
+            [
+                encoder.encode(scaled(pixels[begin : begin + 64])).astype(np.float16)
+                for begin in range(0, len(pixels), 64)
+            ]
+        )
         np.save(folder / f"{name}.npy", latents)
         values.append(latents[::7].astype(np.float32).ravel())
         print(name, latents.shape, flush=True)
@@ -157,15 +220,22 @@ def train_decoder(arguments):
     vae = models.autoencoder()
     decoder = vae.decoder.to(arguments.device, memory_format=torch.channels_last)
     run = Run("decoder", decoder, arguments, learning_rate=2e-3, ema_decay=0.998)
-    pictures = [(np.load(path, mmap_mode="r"), np.load(arguments.cache / "latents" / path.name, mmap_mode="r"))
-                for path in picture_files(arguments.cache)]
+    pictures = [
+        (np.load(path, mmap_mode="r"), np.load(arguments.cache / "latents" / path.name, mmap_mode="r"))
+        for path in picture_files(arguments.cache)
+    ]
     weights = np.array([2.0 if pixels.shape[1] * pixels.shape[2] > 128 * 128 else 3.0 for pixels, _ in pictures])
     while run.progress < 1:
         side, batch = (48, 16) if run.progress < 0.5 else (64, 12) if run.progress < 0.85 else (128, 4)
         pixels, latents = pictures[run.rng.choice(len(pictures), p=weights / weights.sum())]
         crops, corners = random_crops(pixels, side, batch, run.rng, with_corners=True)
         target = torch.from_numpy(scaled(crops)).to(arguments.device).permute(0, 3, 1, 2)
-        latent = np.stack([latents[index, :, top // 8:(top + side) // 8, left // 8:(left + side) // 8] for index, top, left in corners])
+        latent = np.stack(
+            [
+                latents[index, :, top // 8 : (top + side) // 8, left // 8 : (left + side) // 8]
+                for index, top, left in corners
+            ]
+        )
         latent = torch.from_numpy(latent).to(arguments.device).float()
         latent = (latent + 0.05 * torch.randn_like(latent)).contiguous(memory_format=torch.channels_last)
         with mixed_precision(arguments.device):
@@ -174,7 +244,9 @@ def train_decoder(arguments):
         loss = error.abs().mean() + 0.5 * gradient(error).mean()
         run.update(loss)
         # The range of a pixel is 2 here, hence the 4.
-        run.report(loss.detach(), f"psnr {10 * math.log10(4 / float((error.detach() ** 2).mean())):.1f} dB at {side} px")
+        run.report(
+            loss.detach(), f"psnr {10 * math.log10(4 / float((error.detach() ** 2).mean())):.1f} dB at {side} px"
+        )
     run.save()
 
 
@@ -186,7 +258,7 @@ def random_crops(pixels, side, batch, rng, with_corners=False):
     """Crops on the grid of 8 pixels, which is the latents' grid; with `(picture, top, left)` of each if wanted."""
     tops, lefts = (8 * rng.integers((length - side) // 8 + 1, size=batch) for length in pixels.shape[1:3])
     corners = list(zip(rng.integers(len(pixels), size=batch), tops, lefts))
-    crops = np.stack([pixels[index, top:top + side, left:left + side] for index, top, left in corners])
+    crops = np.stack([pixels[index, top : top + side, left : left + side] for index, top, left in corners])
     return (crops, corners) if with_corners else crops
 
 
@@ -196,15 +268,20 @@ def scaled(pixels):
 
 def gradient(error):
     """The absolute horizontal and vertical differences, in one flat tensor."""
-    return torch.cat([(error[..., 1:] - error[..., :-1]).abs().flatten(), (error[..., 1:, :] - error[..., :-1, :]).abs().flatten()])
+    return torch.cat(
+        [(error[..., 1:] - error[..., :-1]).abs().flatten(), (error[..., 1:, :] - error[..., :-1, :]).abs().flatten()]
+    )
 
 
 def load_averaged(name, module, cache):
-    module.load_state_dict(torch.load(cache / "checkpoints" / f"{name}.pt", map_location="cpu", weights_only=True)["averaged"])
+    module.load_state_dict(
+        torch.load(cache / "checkpoints" / f"{name}.pt", map_location="cpu", weights_only=True)["averaged"]
+    )
     return module.eval().requires_grad_(False)
 
 
 # The transformer and the text encoders -------------------------------------------------------------------------------
+
 
 class Painter(torch.nn.Module):
     """The parts that learn together: the transformer and both text encoders."""
@@ -221,8 +298,15 @@ class Painter(torch.nn.Module):
         rows = torch.arange(height * width, device=tokens.device)
         img_ids = torch.stack([torch.zeros_like(rows), rows // width, rows % width], 1).float()
         return self.transformer(
-            hidden_states=tokens, timestep=sigma, guidance=guidance, pooled_projections=pooled, encoder_hidden_states=text,
-            txt_ids=torch.zeros(text.shape[1], 3, device=tokens.device), img_ids=img_ids, return_dict=False)[0].float()
+            hidden_states=tokens,
+            timestep=sigma,
+            guidance=guidance,
+            pooled_projections=pooled,
+            encoder_hidden_states=text,
+            txt_ids=torch.zeros(text.shape[1], 3, device=tokens.device),
+            img_ids=img_ids,
+            return_dict=False,
+        )[0].float()
 
 
 class Bucket:
@@ -236,8 +320,9 @@ class Bucket:
         self.n_prompts = len(records[0]["prompts"])
         prompts = [prompt for record in records for prompt in record["prompts"]]
         # The last row is the empty prompt, which stands in for a dropped one.
-        self.clip_ids = tokenize(clip_tokenizer, [*prompts, ""], models.SEQUENCE_LENGTH)
-        self.t5_ids = tokenize(t5_tokenizer, [*prompts, ""], models.SEQUENCE_LENGTH)
+        self.clip_ids, self.t5_ids = tokenized(
+            [*prompts, ""], clip_tokenizer, t5_tokenizer, cache / "latents" / f"{name}-tokens.pt"
+        )
         group = np.array([record["group"] for record in records])
         self.first = np.searchsorted(group, group)
         self.size = np.searchsorted(group, group, side="right") - self.first
@@ -250,8 +335,20 @@ class Bucket:
         source = np.where(rng.random(n_batch) < RESTYLED, other, target)
         # Photographs come first in their groups and are what people bring, so half of the sources are.
         source = np.where((source != target) & (rng.random(n_batch) < 0.5), self.first[target], source)
-        prompt = np.where(rng.random(n_batch) < TEXT_DROPPED, len(self.t5_ids) - 1, target * self.n_prompts + rng.integers(self.n_prompts, size=n_batch))
-        return [part.to(device) for part in (self.tokens[target].float(), self.tokens[source].float(), self.clip_ids[prompt], self.t5_ids[prompt])]
+        prompt = np.where(
+            rng.random(n_batch) < TEXT_DROPPED,
+            len(self.t5_ids) - 1,
+            target * self.n_prompts + rng.integers(self.n_prompts, size=n_batch),
+        )
+        return [
+            part.to(device)
+            for part in (
+                self.tokens[target].float(),
+                self.tokens[source].float(),
+                self.clip_ids[prompt],
+                self.t5_ids[prompt],
+            )
+        ]
 
 
 def pack(latents):
@@ -260,8 +357,23 @@ def pack(latents):
     return latents.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, 4 * c)
 
 
-def tokenize(tokenizer, prompts, length):
-    return tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+def tokenized(prompts, clip_tokenizer, t5_tokenizer, path):
+    """The ids of both tokenizers, kept at `path` because making them takes a minute."""
+    if not path.exists():
+        torch.save(
+            [
+                tokenizer(
+                    prompts,
+                    padding="max_length",
+                    max_length=models.SEQUENCE_LENGTH,
+                    truncation=True,
+                    return_tensors="pt",
+                ).input_ids
+                for tokenizer in (clip_tokenizer, t5_tokenizer)
+            ],
+            path,
+        )
+    return torch.load(path)
 
 
 def train_transformer(arguments):
@@ -276,12 +388,12 @@ def train_transformer(arguments):
         shares = next(shares for until, shares in CURRICULUM if run.progress <= until)
         bucket = buckets[run.rng.choice(list(shares), p=list(shares.values()))]
         target, source, clip_ids, t5_ids = bucket.draw(run.rng, arguments.device)
-        noisy, velocity, sigma = noised(target, source)
+        noisy, velocity, sigma, weight = noised(target, source)
         # Guidance is not distilled: the model learns to ignore this input.
         guidance = 1 + 6 * torch.rand(len(target), device=arguments.device)
         with mixed_precision(arguments.device):
             predicted = painter(noisy, sigma, guidance, clip_ids, t5_ids, bucket.height, bucket.width)
-        loss = F.mse_loss(predicted, velocity)
+        loss = (weight * (predicted - velocity) ** 2).mean()
         run.update(loss)
         n_seen += len(target)
         run.report(loss.detach(), f"{n_seen} samples in this run")
@@ -289,38 +401,46 @@ def train_transformer(arguments):
 
 
 def noised(target, source):
-    """Noisy tokens, the velocity to learn, and the noise level.
+    """Noisy tokens, the velocity to learn, the noise level and the weight of the loss.
 
     Image-to-image starts at noise level `start` from the source, `start * noise + (1 - start) * source`, and an exact
-    sampler that walks from there to the target passes, at level `sigma`, through the mix computed here. Where the source
-    is the target itself this is plain flow matching: `sigma * noise + (1 - sigma) * target`.
+    sampler that walks from there to the target passes, at level `sigma`, through the mix computed here. Where the
+    source is the target itself this is plain flow matching: `sigma * noise + (1 - sigma) * target`.
     """
     noise = torch.randn_like(target)
     shape = (len(target), 1, 1)
     restyled = (source != target).flatten(1).any(1).view(shape)
-    start = 0.4 + 0.6 * torch.rand(shape, device=target.device)
-    plain = torch.sigmoid(torch.randn(shape, device=target.device) + 0.2)
+    start = 0.25 + 0.6 * torch.rand(shape, device=target.device)
+    plain = torch.sigmoid(torch.randn(shape, device=target.device) - 0.3)
     sigma = torch.where(restyled, start * torch.rand(shape, device=target.device).clamp(min=0.02) ** 0.7, plain)
     start = torch.where(restyled, start, torch.ones_like(start))
     source = torch.where(restyled, source, target)
     begun = start * noise + (1 - start) * source
     noisy = target + (sigma / start) * (begun - target)
-    return noisy, (begun - target) / start, sigma.flatten()
+    # A low start asks for a large velocity, which would drown the other losses.
+    weight = start**2 / (start**2 + 0.1)
+    return noisy, (begun - target) / start, sigma.flatten(), weight
 
 
 # Export --------------------------------------------------------------------------------------------------------------
+
 
 def tokenizer_folder(cache):
     """The tokenizers, trained on the prompts of all pictures when they are first wanted."""
     folder = cache / "tokenizers"
     if not folder.exists():
-        prompts = [prompt for path in picture_files(cache) for record in json.loads(path.with_suffix(".json").read_text()) for prompt in record["prompts"]]
+        prompts = [
+            prompt
+            for path in picture_files(cache)
+            for record in json.loads(path.with_suffix(".json").read_text())
+            for prompt in record["prompts"]
+        ]
         models.train_tokenizers(prompts, folder)
     return folder
 
 
 def export(arguments):
-    """Writes the averaged weights, or untrained ones where a stage has no checkpoint yet; each file is replaced at once."""
+    """Writes the averaged weights, untrained ones where a stage has no checkpoint yet; replaces each file at once."""
     tokenizers = models.load_tokenizers(tokenizer_folder(arguments.cache))
     statistics_file = arguments.cache / "latents/statistics.json"
     statistics = json.loads(statistics_file.read_text()) if statistics_file.exists() else {}
@@ -332,7 +452,9 @@ def export(arguments):
             load_averaged(name, module, arguments.cache)
     partial = arguments.cache / "export"
     shutil.rmtree(partial, ignore_errors=True)
-    models.pipeline(vae, painter.transformer, painter.clip, painter.t5, *tokenizers).to(torch.float16).save_pretrained(partial)
+    models.pipeline(vae, painter.transformer, painter.clip, painter.t5, *tokenizers).to(torch.float16).save_pretrained(
+        partial
+    )
     for name in ("tokenizer", "tokenizer_2"):
         shutil.rmtree(partial / name)
         shutil.copytree(tokenizer_folder(arguments.cache) / name, partial / name)
