@@ -1,6 +1,7 @@
 //! The API as a document: `GET /openapi.json`, and `openapi.json` beside this crate, which is its review.
 
 use crate::routes::{apps, events, health, image_to_image, results, status, tasks};
+use crate::wire;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use std::sync::LazyLock;
@@ -28,6 +29,7 @@ use utoipa::{Modify, OpenApi};
         health::get_readiness,
         health::get_metrics,
     ),
+    components(schemas(wire::TimeRequired, wire::Input, wire::Output)),
     modifiers(&BearerToken),
     security(("bearer" = [])),
 )]

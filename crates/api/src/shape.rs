@@ -1,6 +1,5 @@
 //! The last net: whatever leaves the server as an error has the contract's shape.
 
-use crate::Api;
 use crate::error::ApiError;
 use axum::Router;
 use axum::body::Body;
@@ -20,7 +19,7 @@ const NOSNIFF: (HeaderName, HeaderValue) =
 #[derive(Clone, Copy)]
 pub(crate) struct Shaped;
 
-pub(crate) fn layers(routes: Router<Api>) -> Router<Api> {
+pub(crate) fn layers<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
     routes.layer(from_fn(shape)).layer(CatchPanicLayer::custom(panicked))
 }
 
@@ -53,4 +52,35 @@ fn detail_of(status: StatusCode) -> &'static str {
 /// The message of a panic may hold anything, so it is not even logged here: the panic hook has written it.
 fn panicked(_panic: Box<dyn Any + Send>) -> Response<Body> {
     ApiError::from(Fault::new(ErrorCode::Internal, "the server met a bug of its own")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    async fn ask(handler: axum::routing::MethodRouter) -> (StatusCode, serde_json::Value) {
+        let request = Request::builder().uri("/").body(Body::empty()).unwrap();
+        let response = layers(Router::new().route("/", handler)).oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_has_the_shape_and_keeps_its_message_to_itself() {
+        let (status, body) = ask(get(|| async { panic!("a secret") as () })).await;
+        assert_eq!((status, &body["status"]), (StatusCode::INTERNAL_SERVER_ERROR, &"FAILED".into()));
+        assert_eq!(body.as_object().unwrap().len(), 8);
+        assert!(!body.to_string().contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_no_handler_made_has_the_shape() {
+        let (status, body) = ask(get(|| async { (StatusCode::BAD_REQUEST, "plain text") })).await;
+        assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &"Bad Request".into()));
+        assert_eq!(body.as_object().unwrap().len(), 8);
+    }
 }

@@ -7,6 +7,8 @@ use domain::request::GenerationRequest;
 use domain::task::{Painting, Task, TaskState};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema};
 
 pub(crate) mod app;
 pub(crate) mod image_request;
@@ -16,19 +18,23 @@ pub(crate) mod task;
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Envelope {
     #[serde(serialize_with = "or_empty")]
-    #[schema(value_type = TimeRequired)]
+    #[schema(schema_with = maybe_empty::<TimeRequired>, required = true)]
     pub(crate) time_required: Option<TimeRequired>,
     /// A short class: `Validation Error`, `Image URL Error`, …
+    #[schema(required = true)]
     pub(crate) error: Option<String>,
     /// The detail: which field, what it got, what is allowed.
+    #[schema(required = true)]
     pub(crate) error_data: Option<String>,
     #[serde(serialize_with = "or_empty")]
-    #[schema(value_type = Input)]
+    #[schema(schema_with = maybe_empty::<Input>, required = true)]
     pub(crate) input: Option<Input>,
     #[serde(serialize_with = "or_empty")]
-    #[schema(value_type = Output)]
+    #[schema(schema_with = maybe_empty::<Output>, required = true)]
     pub(crate) output: Option<Output>,
+    #[schema(required = true)]
     pub(crate) app_id: Option<String>,
+    #[schema(required = true)]
     pub(crate) task_id: Option<String>,
     pub(crate) status: Status,
     /// The caller's own name for the task.
@@ -191,6 +197,12 @@ fn time_required(task: &Task) -> Option<TimeRequired> {
 /// Seconds without the digits that no clock here can vouch for.
 fn whole_ms(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
+}
+
+/// The schema of an object that has all its fields or none.
+fn maybe_empty<T: ToSchema>() -> Schema {
+    let empty = ObjectBuilder::new().max_properties(Some(0));
+    OneOfBuilder::new().item(Ref::from_schema_name(T::name())).item(empty).into()
 }
 
 /// The contract wants `{}` where an object has nothing to say.

@@ -78,10 +78,6 @@ impl Entry {
         }
     }
 
-    pub(crate) fn flag_or_false(&mut self, field: &'static str) -> Result<bool, HubError> {
-        if self.value(field).is_none() { Ok(false) } else { self.flag(field) }
-    }
-
     pub(crate) fn number(&mut self, field: &'static str) -> Result<f64, HubError> {
         match self.value(field) {
             Some(Value::Float(number)) => Ok(number),

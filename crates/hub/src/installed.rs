@@ -1,7 +1,7 @@
 //! Which weights lie on this machine: an operator's folder, and what travels inside the program.
 
 use crate::error::HubError;
-use crate::registry::Registry;
+use crate::registry::{Origin, Registry};
 use domain::id::ModelId;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -114,7 +114,7 @@ impl Shelf {
     pub fn how_to_install(&self, id: &ModelId, registry: &Registry) -> String {
         let model = registry.get(id);
         let not_yet = "this version cannot paint with them yet";
-        if let Some(remote) = model.filter(|model| model.remote) {
+        if let Some(remote) = model.filter(|model| model.origin == Origin::Remote) {
             return format!("{} is an API of its owner's, not weights; this version cannot call it yet", remote.name);
         }
         let is_of_use = model.is_none_or(|model| model.paints);

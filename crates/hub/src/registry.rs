@@ -22,13 +22,21 @@ pub struct ModelEntry {
     pub gated: bool,
     /// This version can paint with them.
     pub paints: bool,
-    /// The weights travel inside the program.
-    pub embedded: bool,
-    /// Somebody else's API, not weights.
-    pub remote: bool,
+    pub origin: Origin,
     /// How the pipeline's class in `model_index.json` begins.
     pub pipeline: Option<String>,
     pub note: Option<String>,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The weights travel inside the program.
+    Embedded,
+    /// The weights are to be put into a folder.
+    Folder,
+    /// Somebody else's API, not weights.
+    Remote,
 }
 
 /// The weights that this version knows of.
@@ -50,13 +58,21 @@ fn model(mut entry: Entry) -> Result<ModelEntry, HubError> {
         licence: entry.text("licence")?,
         gated: entry.flag("gated")?,
         paints: entry.flag("paints")?,
-        embedded: entry.flag_or_false("embedded")?,
-        remote: entry.flag_or_false("remote")?,
+        origin: origin(&mut entry)?,
         pipeline: entry.text_if_any("pipeline")?,
         note: entry.text_if_any("note")?,
     };
     entry.nothing_else()?;
     Ok(model)
+}
+
+fn origin(entry: &mut Entry) -> Result<Origin, HubError> {
+    match entry.text_if_any("origin")?.as_deref() {
+        None | Some("folder") => Ok(Origin::Folder),
+        Some("embedded") => Ok(Origin::Embedded),
+        Some("remote") => Ok(Origin::Remote),
+        Some(other) => Err(entry.wrong("origin", format!("got {other}; allowed: folder, embedded or remote"))),
+    }
 }
 
 impl Registry {
@@ -100,8 +116,8 @@ mod tests {
     #[test]
     fn only_the_nano_model_is_embedded() {
         let registry = built_in();
-        let embedded: Vec<&str> =
-            registry.models().iter().filter(|model| model.embedded).map(|model| model.id.as_str()).collect();
+        let is_embedded = |model: &&ModelEntry| model.origin == Origin::Embedded;
+        let embedded: Vec<&str> = registry.models().iter().filter(is_embedded).map(|model| model.id.as_str()).collect();
         assert_eq!(embedded, ["pentimento-nano"]);
     }
 }

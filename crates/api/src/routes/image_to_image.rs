@@ -65,12 +65,14 @@ pub(crate) async fn create_image(
     };
     let placed = submitted.await.map_err(|fault| ApiError::from(fault).about(app_id, ref_id))?;
     drop(memory);
-    if !celery {
+    let task = if celery {
+        placed.keep()
+    } else {
         // Dropped with this future when the caller goes away; then `placed` frees its place.
-        api.app().wait(&placed.task().id, patience(&api)).await?;
-    }
-    let id = placed.keep().id;
-    let task = api.app().status(&caller, id.as_str()).await?.task;
+        let task = api.app().wait(&placed.task().id, patience(&api)).await?;
+        placed.keep();
+        task
+    };
     let mut envelope = Envelope::of_task(&task, api.app().catalogue(), &links);
     if let Some(input) = &mut envelope.input {
         input.celery = Some(celery);

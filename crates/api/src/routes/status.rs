@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 #[derive(ToSchema)]
 pub(crate) struct StatusRequest {
     /// The task's id. Also `task_id`.
-    #[schema(required = true)]
+    #[schema(value_type = String)]
     id: Option<String>,
     /// The caller's own name for this call, echoed back. Also `ref_id` and `reference_id`.
     #[schema(rename = "refID")]

@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 #[derive(ToSchema)]
 pub(crate) struct ImageRequest {
     /// Names the model; see `GET /v1/apps`.
-    #[schema(required = true, example = "ap-fGhKl3mfkdlpqrshuwwabc")]
+    #[schema(value_type = String, example = "ap-fGhKl3mfkdlpqrshuwwabc")]
     pub(crate) app_id: Option<String>,
-    /// The reference picture: an `http`, `https` or `data:` URL. Larger than 1536x1536: scaled down to fit.
-    #[schema(required = true)]
+    /// The reference picture: an `http`, `https` or `data:` URL; required unless `file_url` is there. Larger than
+    /// 1536x1536: scaled down to fit.
     pub(crate) image: Option<String>,
     /// Another spelling of `image`.
     pub(crate) file_url: Option<String>,
