@@ -5,9 +5,10 @@ use crate::fault::Invalid;
 use crate::id::AppId;
 use crate::limits::{PROMPT_CHARS_MAX, REFERENCE_CHARS_MAX, URL_CHARS_MAX};
 use crate::quantity::{Batch, GuidanceScale, Size, Steps, Strength};
+use std::fmt;
 
 /// What a client wrote, each field of its right type but of any value. `None`: the client was silent.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Draft {
     pub app_id: Option<String>,
     pub image: Option<String>,
@@ -26,7 +27,7 @@ pub struct Draft {
 }
 
 /// An accepted request, defaults filled in.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct GenerationRequest {
     pub app: AppId,
     /// The reference picture as the client named it: an `http`, `https` or `data:` URL.
@@ -47,6 +48,20 @@ pub struct GenerationRequest {
     pub reference_id: Option<String>,
     /// Names of parameters that the client gave and the app does not use; told to the client, never dropped silently.
     pub ignored: Vec<String>,
+}
+
+/// Never prints what a client wrote: a prompt or a picture's URL in a log is a leak.
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft").finish_non_exhaustive()
+    }
+}
+
+/// As [`Draft`]'s.
+impl fmt::Debug for GenerationRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GenerationRequest").field("app", &self.app).field("seed", &self.seed).finish_non_exhaustive()
+    }
 }
 
 /// The class of GPU that a deployed app runs on.

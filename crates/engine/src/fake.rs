@@ -49,6 +49,7 @@ impl Engine for FakeEngine {
             model: self.model.clone(),
             effective: Effective {
                 size,
+                strength: plan.strength.unwrap_or(1.0),
                 steps,
                 steps_run: steps,
                 guidance_scale: plan.guidance_scale.unwrap_or(1.0),

@@ -5,6 +5,7 @@
 use domain::id::ModelId;
 use domain::quantity::Size;
 use imaging::Picture;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub trait Observer {
 }
 
 /// Everything that decides the pictures: the same plan with the same weights gives the same bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Plan {
     /// The reference picture, upright, RGB. `None` paints from noise alone; then `size` must be given.
     pub source: Option<Picture>,
@@ -45,8 +46,8 @@ pub struct Plan {
     pub guidance_scale: Option<f64>,
     /// True classifier-free guidance; `None`: the model's default. Has an effect above 1 with a negative prompt.
     pub true_cfg_scale: Option<f64>,
-    /// 0 to 1; 0 returns the reference, resized, untouched.
-    pub strength: f64,
+    /// 0 to 1; 0 returns the reference, resized, untouched. `None`: the model's default.
+    pub strength: Option<f64>,
     /// Steps of the whole schedule; `None`: the model's default.
     pub steps: Option<u32>,
     /// `None`: the reference's own.
@@ -56,6 +57,15 @@ pub struct Plan {
     pub batch: u32,
     /// T5 tokens; `None`: the model's default.
     pub max_sequence_length: Option<u32>,
+}
+
+/// Never prints prompts: one in a log is a leak.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Plan");
+        shown.field("source", &self.source).field("size", &self.size).field("strength", &self.strength);
+        shown.field("steps", &self.steps).field("seed", &self.seed).field("batch", &self.batch).finish_non_exhaustive()
+    }
 }
 
 /// How a reference of another aspect ratio meets the size asked for.
@@ -82,6 +92,7 @@ pub struct Output {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effective {
     pub size: Size,
+    pub strength: f64,
     pub steps: u32,
     /// Steps that `strength` let run.
     pub steps_run: u32,

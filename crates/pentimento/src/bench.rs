@@ -80,7 +80,7 @@ fn plan(args: &Args) -> Plan {
         negative_prompt_2: None,
         guidance_scale: None,
         true_cfg_scale: Some(1.0),
-        strength: 1.0,
+        strength: Some(1.0),
         steps: Some(args.steps),
         size: Some(size),
         fit: Fit::Stretch,

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// A model folder in the diffusers layout, or a folder of such folders [default: the model inside this program]
     #[arg(long, value_name = "DIR", env = "PENTIMENTO_WEIGHTS")]
     weights: Option<PathBuf>,
-    /// How far to leave the picture: 0 returns it untouched, 1 disregards it [default: 0.7]
+    /// How far to leave the picture: 0 returns it untouched, 1 disregards it [default: the model's]
     #[arg(long, value_name = "F", value_parser = |text: &str| number(text, 0.0, 1.0))]
     strength: Option<f64>,
     /// Steps of the whole schedule, of which `strength` lets a part run [default: the model's]
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut engine = weights::engine_for(app, args.weights.as_deref())?;
     let load = begin.elapsed();
     progress.now("painting");
-    let plan = plan(args, app, source);
+    let plan = plan(args, source);
     let output = engine.run(&plan, &mut progress).map_err(Failure::because)?;
     let paths = write_pictures(args, &output)?;
     progress.end();
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn plan(args: &Args, app: &App, source: Picture) -> Plan {
+fn plan(args: &Args, source: Picture) -> Plan {
     Plan {
         source: Some(source),
         prompt: args.prompt.clone(),
@@ -113,7 +113,7 @@ fn plan(args: &Args, app: &App, source: Picture) -> Plan {
         negative_prompt_2: None,
         guidance_scale: args.guidance_scale,
         true_cfg_scale: args.true_cfg_scale,
-        strength: args.strength.unwrap_or(app.defaults.strength.get()),
+        strength: args.strength,
         steps: args.steps,
         size: args.width.zip(args.height).map(|(width, height)| Size::new(width, height)),
         fit: match args.fit {
@@ -211,7 +211,7 @@ fn details(args: &Args, app: &App, plan: &Plan, painted: &Painted) -> Value {
             "prompt": plan.prompt,
             "prompt_2": plan.prompt_2,
             "negative_prompt": plan.negative_prompt,
-            "strength": plan.strength,
+            "strength": effective.strength,
             "num_inference_steps": effective.steps,
             "steps_run": effective.steps_run,
             "guidance_scale": effective.guidance_scale,

@@ -10,6 +10,7 @@ const FILE: &str = "pentimento.json";
 /// The defaults of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    pub strength: f64,
     pub steps: u32,
     pub guidance_scale: f64,
     /// True guidance above 1 with an absent negative prompt uses an empty one.
@@ -22,6 +23,7 @@ pub struct Settings {
 
 #[derive(Deserialize)]
 struct Written {
+    default_strength: Option<f64>,
     default_steps: Option<u32>,
     default_guidance_scale: Option<f64>,
     default_true_cfg_scale: Option<f64>,
@@ -32,8 +34,14 @@ struct Written {
 impl Settings {
     /// What FLUX.1-dev was trained for, if the model embeds guidance; else what FLUX.1-schnell was.
     pub fn of_flux(guidance_embeds: bool) -> Self {
-        let distilled =
-            Self { steps: 28, guidance_scale: 3.5, true_cfg_scale: 1.0, max_sequence_length: 512, native_pixels: None };
+        let distilled = Self {
+            strength: 0.7,
+            steps: 28,
+            guidance_scale: 3.5,
+            true_cfg_scale: 1.0,
+            max_sequence_length: 512,
+            native_pixels: None,
+        };
         if guidance_embeds { distilled } else { Self { steps: 4, max_sequence_length: 256, ..distilled } }
     }
 
@@ -46,6 +54,7 @@ impl Settings {
             return Err(malformed("native_pixels: at least 64".to_owned()));
         }
         Ok(Self {
+            strength: written.default_strength.unwrap_or(self.strength),
             steps: written.default_steps.unwrap_or(self.steps),
             guidance_scale: written.default_guidance_scale.unwrap_or(self.guidance_scale),
             true_cfg_scale: written.default_true_cfg_scale.unwrap_or(self.true_cfg_scale),

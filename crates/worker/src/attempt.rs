@@ -235,7 +235,7 @@ fn plan(request: &GenerationRequest, source: Picture) -> Plan {
         negative_prompt_2: None,
         guidance_scale: Some(request.guidance_scale.get()),
         true_cfg_scale: None,
-        strength: request.strength.get(),
+        strength: Some(request.strength.get()),
         steps: Some(request.steps.get()),
         size: request.size,
         fit: Fit::Cover,

@@ -56,6 +56,7 @@ struct Job<'a> {
     plan: &'a Plan,
     /// Of the result.
     size: Size,
+    strength: f64,
     steps: u32,
     guidance_scale: f64,
     true_cfg_scale: f64,
@@ -99,7 +100,7 @@ impl FluxEngine {
         let started = Instant::now();
         let mut timings = Timings::default();
         let (images, steps_run) = match &plan.source {
-            Some(source) if plan.strength == 0.0 && self.pipeline == Pipeline::Flux => {
+            Some(source) if job.strength == 0.0 && self.pipeline == Pipeline::Flux => {
                 (vec![placed(source, job.size, plan.fit); plan.batch as usize], 0)
             }
             _ => self.paint(&job, &mut timings, observer, trace)?,
@@ -110,6 +111,7 @@ impl FluxEngine {
             model: self.model.clone(),
             effective: Effective {
                 size: job.size,
+                strength: job.strength,
                 steps: job.steps,
                 steps_run,
                 guidance_scale: job.guidance_scale,
@@ -153,8 +155,9 @@ impl FluxEngine {
         in_range("max_sequence_length", max_sequence_length.into(), 1, SEQUENCE_LENGTH_MAX.into())?;
         in_range("batch", plan.batch.into(), 1, 64)?;
         in_range("width x height in pixels", size.pixels(), 1, PIXELS_MAX)?;
-        if !(0.0..=1.0).contains(&plan.strength) {
-            return Err(EngineError::Refused(format!("strength: got {}; allowed: 0 to 1", plan.strength)));
+        let strength = plan.strength.unwrap_or(settings.strength);
+        if !(0.0..=1.0).contains(&strength) {
+            return Err(EngineError::Refused(format!("strength: got {strength}; allowed: 0 to 1")));
         }
         let true_cfg_scale = plan.true_cfg_scale.unwrap_or(settings.true_cfg_scale);
         let guidance_scale = plan.guidance_scale.unwrap_or(settings.guidance_scale);
@@ -162,6 +165,7 @@ impl FluxEngine {
         Ok(Job {
             plan,
             size,
+            strength,
             steps,
             guidance_scale,
             true_cfg_scale: if negative.is_some() { true_cfg_scale } else { 1.0 },
@@ -190,7 +194,7 @@ impl FluxEngine {
             ("guidance_scale", plan.guidance_scale.is_some() && !embeds_guidance),
             ("negative_prompt", plan.negative_prompt.as_deref().is_some_and(|text| !text.is_empty()) && !has_negative),
             ("true_cfg_scale", plan.true_cfg_scale.is_some_and(|scale| scale > 1.0) && !has_negative),
-            ("strength", !uses_strength),
+            ("strength", plan.strength.is_some() && !uses_strength),
         ];
         let names = given_and_unused.into_iter().filter(|(_, unused)| *unused);
         names.map(|(name, _)| name.to_owned()).collect()

@@ -46,7 +46,7 @@ impl<'a> Canvas<'a> {
             None => enlarged,
             Some(reference) => {
                 let blurred = imaging::resize(&imaging::resize(reference, self.size), self.job.size);
-                lay_detail(&enlarged, reference, &blurred, 1.0 - self.job.plan.strength as f32)
+                lay_detail(&enlarged, reference, &blurred, 1.0 - self.job.strength as f32)
             }
         }
     }

@@ -82,7 +82,7 @@ impl FluxEngine {
                 let distribution = self.vae_encode(picture, trace)?;
                 let noise = draws.draw(distribution.mean.dims(), trace)?;
                 clean = Some(pack(&self.scaled(&distribution.sample(&noise)?)?)?);
-                first_step = schedule.first_step(job.plan.strength).min(schedule.n_steps() - 1);
+                first_step = schedule.first_step(job.strength).min(schedule.n_steps() - 1);
             }
             (Pipeline::FluxKontext, Some(_)) => {
                 let picture = reference_picture(job.plan.source.as_ref(), multiple)?;

@@ -62,7 +62,7 @@ fn plan(case: &Case) -> Plan {
         negative_prompt_2: text("negative_prompt_2"),
         guidance_scale: number("guidance_scale"),
         true_cfg_scale: number("true_cfg_scale"),
-        strength: number("strength").unwrap_or(1.0),
+        strength: number("strength"),
         steps: whole("num_inference_steps"),
         size: Some(Size::new(side("width"), side("height"))),
         fit: Fit::Stretch,
@@ -150,7 +150,7 @@ recorded_runs! {
 fn strength_zero_returns_the_reference_untouched() {
     let case = Case::open("flux_img2img");
     let source = case.source().unwrap();
-    let plan = Plan { strength: 0.0, size: None, ..plan(&case) };
+    let plan = Plan { strength: Some(0.0), size: None, ..plan(&case) };
     let output = case.engine().run(&plan, &mut Unobserved).unwrap();
     assert_eq!(output.images, [source]);
     assert_eq!(output.effective.steps_run, 0);
@@ -173,7 +173,7 @@ fn what_cannot_be_painted_is_refused_by_name() {
         assert!(error.starts_with(field), "{error}");
     };
     refused(Plan { steps: Some(0), ..plan(&case) }, "num_inference_steps");
-    refused(Plan { strength: 1.5, ..plan(&case) }, "strength");
+    refused(Plan { strength: Some(1.5), ..plan(&case) }, "strength");
     refused(Plan { max_sequence_length: Some(513), ..plan(&case) }, "max_sequence_length");
     refused(Plan { size: Some(Size::new(0, 5)), ..plan(&case) }, "width x height");
     refused(Plan { source: None, size: None, ..plan(&case) }, "size");
