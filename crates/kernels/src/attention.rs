@@ -201,15 +201,7 @@ dispatched! {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 * 4.0 - 2.0
-        };
-        std::iter::repeat_with(next).take(n).collect()
-    }
+    use crate::testing::numbers;
 
     /// The definition, in f64, with the whole score matrix.
     fn plainly(attention: Attention<'_>) -> Vec<f32> {

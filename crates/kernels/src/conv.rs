@@ -16,6 +16,12 @@ pub struct Conv<'a> {
     pub weight: &'a [f32],
     /// `(outputs)`
     pub bias: &'a [f32],
+    pub form: Form,
+}
+
+/// The form of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
     pub inputs: usize,
     pub outputs: usize,
     /// Of the square kernel: 1 or 3 in the models.
@@ -42,7 +48,23 @@ pub struct Extent {
     pub width: usize,
 }
 
-impl Conv<'_> {
+impl Form {
+    /// 3x3, same size.
+    pub fn same(inputs: usize, outputs: usize) -> Self {
+        let padding = Padding { before: 1, after: 1 };
+        Self { inputs, outputs, side: 3, stride: 1, padding, upsample: false }
+    }
+
+    /// 1x1.
+    pub fn pointwise(inputs: usize, outputs: usize) -> Self {
+        Self { side: 1, padding: Padding { before: 0, after: 0 }, ..Self::same(inputs, outputs) }
+    }
+
+    /// Elements of the input that one element of the output sees.
+    fn n_taps(&self) -> usize {
+        self.inputs * self.side * self.side
+    }
+
     pub fn output_extent(&self, input: Extent) -> Extent {
         let side = |n: usize| {
             let seen = if self.upsample { 2 * n } else { n };
@@ -55,15 +77,16 @@ impl Conv<'_> {
 /// Convolves one picture.
 ///
 /// # Shapes
-/// - input: `(inputs, height, width)`; out: `(outputs, height', width')` of [`Conv::output_extent`]
+/// - input: `(inputs, height, width)`; out: `(outputs, height', width')` of [`Form::output_extent`]
 pub fn convolve(conv: &Conv<'_>, input: &[f32], extent: Extent, out: &mut [f32]) {
-    let output = conv.output_extent(extent);
+    let form = conv.form;
+    let output = form.output_extent(extent);
     let n_pixels = output.height * output.width;
-    let n_taps = conv.inputs * conv.side * conv.side;
-    assert_eq!(input.len(), conv.inputs * extent.height * extent.width, "convolve: the input does not fit");
-    assert_eq!(out.len(), conv.outputs * n_pixels, "convolve: the output does not fit");
-    assert_eq!(conv.weight.len(), conv.outputs * n_taps, "convolve: the weight does not fit");
-    assert_eq!(conv.bias.len(), conv.outputs, "convolve: the bias does not fit");
+    let n_taps = form.n_taps();
+    assert_eq!(input.len(), form.inputs * extent.height * extent.width, "convolve: the input does not fit");
+    assert_eq!(out.len(), form.outputs * n_pixels, "convolve: the output does not fit");
+    assert_eq!(conv.weight.len(), form.outputs * n_taps, "convolve: the weight does not fit");
+    assert_eq!(conv.bias.len(), form.outputs, "convolve: the bias does not fit");
 
     let strips: Vec<Vec<f32>> = (0..n_pixels.div_ceil(STRIP_PIXELS))
         .into_par_iter()
@@ -71,7 +94,7 @@ pub fn convolve(conv: &Conv<'_>, input: &[f32], extent: Extent, out: &mut [f32])
             let first = strip * STRIP_PIXELS;
             let n_columns = STRIP_PIXELS.min(n_pixels - first);
             columns.resize(n_taps * COLUMN_STRIDE, 0.0);
-            lay_out(conv, input, extent, Strip { first, n_columns, output_width: output.width }, columns);
+            lay_out(&form, input, extent, Strip { first, n_columns, output_width: output.width }, columns);
             multiply_strip(conv, columns, n_columns)
         })
         .collect();
@@ -85,13 +108,14 @@ pub fn convolve(conv: &Conv<'_>, input: &[f32], extent: Extent, out: &mut [f32])
 
 /// `(outputs, columns)` of one strip.
 fn multiply_strip(conv: &Conv<'_>, columns: &[f32], n_columns: usize) -> Vec<f32> {
-    let n_taps = conv.inputs * conv.side * conv.side;
-    let mut strip = Vec::with_capacity(conv.outputs * n_columns);
+    let Form { outputs, .. } = conv.form;
+    let n_taps = conv.form.n_taps();
+    let mut strip = Vec::with_capacity(outputs * n_columns);
     for bias in conv.bias {
         strip.extend(std::iter::repeat_n(*bias, n_columns));
     }
     multiply(
-        Matrix::row_major(conv.weight, conv.outputs, n_taps),
+        Matrix::row_major(conv.weight, outputs, n_taps),
         Matrix { values: columns, rows: n_taps, columns: n_columns, row_stride: COLUMN_STRIDE, column_stride: 1 },
         1.0,
         Target { values: &mut strip, row_stride: n_columns, mode: Mode::Accumulate },
@@ -109,9 +133,9 @@ struct Strip {
 }
 
 /// Writes the columns `(taps, pixels of the strip)`, rows [`COLUMN_STRIDE`] apart.
-fn lay_out(conv: &Conv<'_>, input: &[f32], extent: Extent, strip: Strip, columns: &mut [f32]) {
+fn lay_out(form: &Form, input: &[f32], extent: Extent, strip: Strip, columns: &mut [f32]) {
     let Strip { first, n_columns, output_width } = strip;
-    let side = conv.side;
+    let side = form.side;
     let plane_len = extent.height * extent.width;
     for (tap, column) in columns.chunks_mut(COLUMN_STRIDE).enumerate() {
         let (channel, dy, dx) = (tap / (side * side), tap / side % side, tap % side);
@@ -122,9 +146,9 @@ fn lay_out(conv: &Conv<'_>, input: &[f32], extent: Extent, strip: Strip, columns
             let (y, x) = (pixel / output_width, pixel % output_width);
             let n = (output_width - x).min(n_columns - filled);
             let to = &mut column[filled..filled + n];
-            match source_index(y * conv.stride + dy, conv, extent.height) {
+            match source_index(y * form.stride + dy, form, extent.height) {
                 None => to.fill(0.0),
-                Some(row) => lay_out_row(conv, &plane[row * extent.width..][..extent.width], x, dx, to),
+                Some(row) => lay_out_row(form, &plane[row * extent.width..][..extent.width], x, dx, to),
             }
             filled += n;
         }
@@ -132,12 +156,12 @@ fn lay_out(conv: &Conv<'_>, input: &[f32], extent: Extent, strip: Strip, columns
 }
 
 /// One tap's values along a row of output pixels from column `x` on.
-fn lay_out_row(conv: &Conv<'_>, row: &[f32], x: usize, dx: usize, to: &mut [f32]) {
-    if conv.stride == 1 && !conv.upsample {
+fn lay_out_row(form: &Form, row: &[f32], x: usize, dx: usize, to: &mut [f32]) {
+    if form.stride == 1 && !form.upsample {
         // The common case: a shifted copy with zeros beyond either end.
         let start = x + dx;
-        let n_before = conv.padding.before.saturating_sub(start).min(to.len());
-        let from = (start + n_before).saturating_sub(conv.padding.before).min(row.len());
+        let n_before = form.padding.before.saturating_sub(start).min(to.len());
+        let from = (start + n_before).saturating_sub(form.padding.before).min(row.len());
         let n_inside = (to.len() - n_before).min(row.len() - from);
         to[..n_before].fill(0.0);
         to[n_before..n_before + n_inside].copy_from_slice(&row[from..from + n_inside]);
@@ -145,46 +169,39 @@ fn lay_out_row(conv: &Conv<'_>, row: &[f32], x: usize, dx: usize, to: &mut [f32]
         return;
     }
     for (idx, to) in to.iter_mut().enumerate() {
-        *to = source_index((x + idx) * conv.stride + dx, conv, row.len()).map_or(0.0, |column| row[column]);
+        *to = source_index((x + idx) * form.stride + dx, form, row.len()).map_or(0.0, |column| row[column]);
     }
 }
 
 /// The row or column of the input under a position of the padded, perhaps doubled, picture.
-fn source_index(padded: usize, conv: &Conv<'_>, len: usize) -> Option<usize> {
-    let seen = padded.checked_sub(conv.padding.before)?;
-    let index = if conv.upsample { seen / 2 } else { seen };
+fn source_index(padded: usize, form: &Form, len: usize) -> Option<usize> {
+    let seen = padded.checked_sub(form.padding.before)?;
+    let index = if form.upsample { seen / 2 } else { seen };
     (index < len).then_some(index)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-        };
-        std::iter::repeat_with(next).take(n).collect()
-    }
+    use crate::testing::numbers;
 
     /// The definition, in f64.
     fn plainly(conv: &Conv<'_>, input: &[f32], extent: Extent) -> Vec<f32> {
-        let scale = if conv.upsample { 2 } else { 1 };
+        let form = conv.form;
+        let scale = if form.upsample { 2 } else { 1 };
         let (height, width) = (extent.height * scale, extent.width * scale);
-        let output = conv.output_extent(extent);
+        let output = form.output_extent(extent);
         let mut out = Vec::new();
-        for o in 0..conv.outputs {
+        for o in 0..form.outputs {
             for y in 0..output.height {
                 for x in 0..output.width {
                     let mut sum = f64::from(conv.bias[o]);
-                    for i in 0..conv.inputs {
-                        for dy in 0..conv.side {
-                            for dx in 0..conv.side {
-                                let (py, px) = (y * conv.stride + dy, x * conv.stride + dx);
+                    for i in 0..form.inputs {
+                        for dy in 0..form.side {
+                            for dx in 0..form.side {
+                                let (py, px) = (y * form.stride + dy, x * form.stride + dx);
                                 let (Some(py), Some(px)) =
-                                    (py.checked_sub(conv.padding.before), px.checked_sub(conv.padding.before))
+                                    (py.checked_sub(form.padding.before), px.checked_sub(form.padding.before))
                                 else {
                                     continue;
                                 };
@@ -192,7 +209,7 @@ mod tests {
                                     continue;
                                 }
                                 let value = input[(i * extent.height + py / scale) * extent.width + px / scale];
-                                let weight = conv.weight[((o * conv.inputs + i) * conv.side + dy) * conv.side + dx];
+                                let weight = conv.weight[((o * form.inputs + i) * form.side + dy) * form.side + dx];
                                 sum += f64::from(value) * f64::from(weight);
                             }
                         }
@@ -204,52 +221,31 @@ mod tests {
         out
     }
 
-    #[derive(Clone, Copy)]
-    struct Case {
-        side: usize,
-        stride: usize,
-        padding: Padding,
-        upsample: bool,
-        extent: Extent,
-    }
-
     #[track_caller]
-    fn check(case: Case) {
-        let (inputs, outputs) = (3, 5);
-        let weight = numbers(outputs * inputs * case.side * case.side, 1);
-        let bias = numbers(outputs, 2);
-        let conv = Conv {
-            weight: &weight,
-            bias: &bias,
-            inputs,
-            outputs,
-            side: case.side,
-            stride: case.stride,
-            padding: case.padding,
-            upsample: case.upsample,
-        };
-        let input = numbers(inputs * case.extent.height * case.extent.width, 3);
-        let output = conv.output_extent(case.extent);
-        let mut out = vec![f32::NAN; outputs * output.height * output.width];
-        convolve(&conv, &input, case.extent, &mut out);
-        for (idx, (got, expected)) in out.iter().zip(plainly(&conv, &input, case.extent)).enumerate() {
-            assert!((got - expected).abs() < 1e-5, "element {idx}: {got} instead of {expected}");
+    fn check(form: Form, extent: Extent) {
+        let weight = numbers(form.outputs * form.n_taps(), 1);
+        let bias = numbers(form.outputs, 2);
+        let conv = Conv { weight: &weight, bias: &bias, form };
+        let input = numbers(form.inputs * extent.height * extent.width, 3);
+        let output = form.output_extent(extent);
+        let mut out = vec![f32::NAN; form.outputs * output.height * output.width];
+        convolve(&conv, &input, extent, &mut out);
+        for (idx, (got, expected)) in out.iter().zip(plainly(&conv, &input, extent)).enumerate() {
+            assert!((got - expected).abs() < 2e-5, "element {idx}: {got} instead of {expected}");
         }
     }
-
-    const SAME: Padding = Padding { before: 1, after: 1 };
 
     #[test]
     fn every_form_the_models_use_matches_the_definition() {
         for (height, width) in [(1, 1), (2, 3), (7, 5), (16, 24), (40, 33)] {
             let extent = Extent { height, width };
-            let plain = Case { side: 3, stride: 1, padding: SAME, upsample: false, extent };
-            check(plain);
-            check(Case { upsample: true, ..plain });
-            check(Case { side: 1, padding: Padding { before: 0, after: 0 }, ..plain });
+            let plain = Form::same(3, 5);
+            check(plain, extent);
+            check(Form { upsample: true, ..plain }, extent);
+            check(Form::pointwise(3, 5), extent);
             if height > 1 {
-                check(Case { stride: 2, padding: Padding { before: 0, after: 1 }, ..plain });
-                check(Case { stride: 2, ..plain });
+                check(Form { stride: 2, padding: Padding { before: 0, after: 1 }, ..plain }, extent);
+                check(Form { stride: 2, ..plain }, extent);
             }
         }
     }

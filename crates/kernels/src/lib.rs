@@ -14,3 +14,6 @@ pub mod math;
 pub mod matmul;
 pub mod norm;
 pub mod rope;
+
+#[cfg(test)]
+mod testing;
