@@ -38,10 +38,11 @@ SHEET_PROMPTS = [
     "at night",
     "in winter",
     "sepia photograph",
-    "low poly",
+    "charcoal drawing",
+    "in autumn",
     "flat icon of a cat on a blue background",
 ]
-SHEET_STRENGTHS = [0.3, 0.5, 0.65, 0.8, 0.95]
+SHEET_STRENGTHS = [0.3, 0.45, 0.6, 0.75, 0.9, 1.0]
 DRAWING_PROMPTS = ["3d render", "flat icon", "black icon", "pencil sketch", "watercolour painting", "pixel art"]
 STRENGTHS = [0.2, 0.4, 0.6, 0.8, 1.0]
 
@@ -123,31 +124,38 @@ def held_out_drawings(cache):
 
 
 def contact_sheet(painter, photographs, drawings):
-    """Rows of (picture, label): styles on photographs, one row of growing strength, styles on drawings."""
-    cell, gap = 168, 14
-    rows = []
-    for begin in range(0, len(SHEET_PROMPTS), 6):
-        for photograph in photographs if begin == 0 else photographs[begin // 6 % 2 :: 2][:1]:
-            rows.append(
-                [(photograph, "input")]
-                + [(painter(prompt, photograph), prompt) for prompt in SHEET_PROMPTS[begin : begin + 6]]
-            )
+    """Rows of an input and what was painted from it: styles on photographs, growing strength, styles on drawings."""
+    cat = photographs[1]
+    rows = [styled(painter, photograph, SHEET_PROMPTS[:6]) for photograph in photographs]
+    rows += [styled(painter, cat, SHEET_PROMPTS[6:12]), styled(painter, photographs[0], SHEET_PROMPTS[12:])]
     for prompt in ("watercolour painting", "pop art"):
-        rows.append(
-            [(photographs[0], "input")]
-            + [(painter(prompt, photographs[0], strength), f"{prompt} {strength}") for strength in SHEET_STRENGTHS]
-        )
-    for drawing in drawings[3:40:12]:
-        rows.append([(drawing, "input")] + [(painter(prompt, drawing, 0.75), prompt) for prompt in DRAWING_PROMPTS])
-    sheet = Image.new("RGB", (7 * cell, len(rows) * (cell + gap)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for y, row in enumerate(rows):
-        for x, (picture, label) in enumerate(row):
-            image = Image.fromarray(picture)
-            image.thumbnail((cell - 4, cell - 4), Image.LANCZOS)
-            sheet.paste(image, (x * cell, y * (cell + gap) + gap))
-            draw.text((x * cell, y * (cell + gap)), label[:28], fill="black")
+        painted = [(painter(prompt, cat, strength), f"{prompt} {strength}") for strength in SHEET_STRENGTHS]
+        rows.append([(cat, "input"), *painted])
+    rows += [styled(painter, drawing, DRAWING_PROMPTS) for drawing in drawings[3:40:12]]
+    return laid_out(rows)
+
+
+def styled(painter, picture, prompts):
+    return [(picture, "input"), *((painter(prompt, picture), prompt) for prompt in prompts)]
+
+
+def laid_out(rows, width=192, label_height=14):
+    cells = [[(shrunk(picture, width - 4), label) for picture, label in row] for row in rows]
+    heights = [label_height + 4 + max(image.height for image, _ in row) for row in cells]
+    sheet = Image.new("RGB", (width * max(map(len, cells)), sum(heights)), "white")
+    draw, top = ImageDraw.Draw(sheet), 0
+    for row, height in zip(cells, heights, strict=True):
+        for column, (image, label) in enumerate(row):
+            draw.text((column * width, top), label[:32], fill="black")
+            sheet.paste(image, (column * width, top + label_height))
+        top += height
     return sheet
+
+
+def shrunk(picture, side):
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side), Image.LANCZOS)
+    return image
 
 
 def psnr(painter, pictures):

@@ -20,8 +20,8 @@ DEFAULTS = {
     "max_sequence_length": SEQUENCE_LENGTH,
     "default_steps": 20,
     "default_guidance_scale": 3.5,
-    "default_true_cfg_scale": 2.0,
-    "default_strength": 0.65,
+    "default_true_cfg_scale": 2.5,
+    "default_strength": 0.6,
 }
 WIDTH_TEXT = 128
 N_MERGES = 1500
@@ -67,14 +67,14 @@ def scheduler():
     """FLUX.1-dev's dynamic shift, continued to small pictures.
 
     The smaller a picture, the less noise hides it, so the shift falls with the number of tokens; at 64 to 1,024 tokens
-    (128 to 512 pixels) that makes it negative, and a usual `strength` of 0.65 leaves the composition visible.
+    (128 to 512 pixels) that makes it negative, and a usual `strength` of 0.6 leaves the composition visible.
     """
     return FlowMatchEulerDiscreteScheduler(
         num_train_timesteps=1000,
         use_dynamic_shifting=True,
         shift=3.0,
-        base_shift=-1.25,
-        max_shift=-0.5,
+        base_shift=-1.45,
+        max_shift=-0.7,
         base_image_seq_len=64,
         max_image_seq_len=1024,
     )
