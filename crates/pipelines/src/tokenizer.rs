@@ -28,21 +28,22 @@ impl ClipTokenizer {
     const START: &str = "<|startoftext|>";
     const END: &str = "<|endoftext|>";
 
+    /// Reads `vocab.json` with `merges.txt`, or the `tokenizer.json` that newer exporters write instead.
     pub fn open(files: &ModelFiles, component: &str) -> Result<Self> {
         let vocabulary_path = format!("{component}/vocab.json");
-        let malformed = |path: &str, reason: String| Error::Malformed { path: files.display(path), reason };
-        let vocabulary: Value = serde_json::from_str(&files.text(&vocabulary_path)?)
-            .map_err(|error| malformed(&vocabulary_path, error.to_string()))?;
-        let merges = files.text(&format!("{component}/merges.txt"))?;
-        let id = |token: &str| {
-            let id = vocabulary.get(token).and_then(Value::as_u64);
-            id.map(|id| id as u32).ok_or_else(|| malformed(&vocabulary_path, format!("no token {token}")))
+        let tokenizer = match files.optional_text(&vocabulary_path)? {
+            None => from_definition(files, component)?,
+            Some(vocabulary) => {
+                let malformed = |reason: String| Error::Malformed { path: files.display(&vocabulary_path), reason };
+                let vocabulary = serde_json::from_str(&vocabulary).map_err(|error| malformed(error.to_string()))?;
+                let merges = files.text(&format!("{component}/merges.txt"))?;
+                let definition = definition(&vocabulary, &merges).map_err(malformed)?;
+                parse(&definition.to_string()).map_err(malformed)?
+            }
         };
+        let id = |token: &str| token_id(&tokenizer, token, files, component);
         let (start, end) = (id(Self::START)?, id(Self::END)?);
         let pad = id(&pad_token(files, component)?.unwrap_or_else(|| Self::END.to_owned()))?;
-        let definition = definition(&vocabulary, &merges, start, end);
-        let tokenizer = Tokenizer::from_bytes(definition.to_string().as_bytes())
-            .map_err(|error| malformed(&vocabulary_path, error.to_string()))?;
         Ok(Self { tokenizer, start, end, pad })
     }
 
@@ -58,18 +59,8 @@ impl ClipTokenizer {
 
 impl T5Tokenizer {
     pub fn open(files: &ModelFiles, component: &str) -> Result<Self> {
-        let path = format!("{component}/tokenizer.json");
-        let malformed = |reason: String| Error::Malformed { path: files.display(&path), reason };
-        let text = files.optional_text(&path)?.ok_or_else(|| {
-            malformed(
-                "no such file; a folder with spiece.model alone needs it written by transformers' T5TokenizerFast"
-                    .into(),
-            )
-        })?;
-        let mut tokenizer = Tokenizer::from_bytes(text.as_bytes()).map_err(|error| malformed(error.to_string()))?;
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
-        let id = |token: &str| tokenizer.token_to_id(token).ok_or_else(|| malformed(format!("no token {token}")));
+        let tokenizer = from_definition(files, component)?;
+        let id = |token: &str| token_id(&tokenizer, token, files, component);
         let (end, pad) = (id("</s>")?, id("<pad>")?);
         Ok(Self { tokenizer, end, pad })
     }
@@ -89,6 +80,29 @@ fn ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(encoding.get_ids().to_vec())
 }
 
+/// `tokenizer.json`, the `tokenizers` crate's own file.
+fn from_definition(files: &ModelFiles, component: &str) -> Result<Tokenizer> {
+    let path = format!("{component}/tokenizer.json");
+    let malformed = |reason: String| Error::Malformed { path: files.display(&path), reason };
+    let text = files
+        .optional_text(&path)?
+        .ok_or_else(|| malformed("no such file; saving the tokenizer once with transformers 5 writes it".to_owned()))?;
+    parse(&text).map_err(malformed)
+}
+
+/// A tokenizer that neither pads nor truncates, whatever its definition says.
+fn parse(definition: &str) -> std::result::Result<Tokenizer, String> {
+    let mut tokenizer = Tokenizer::from_bytes(definition.as_bytes()).map_err(|error| error.to_string())?;
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+    Ok(tokenizer)
+}
+
+fn token_id(tokenizer: &Tokenizer, token: &str, files: &ModelFiles, component: &str) -> Result<u32> {
+    let absent = || Error::Malformed { path: files.display(component), reason: format!("no token {token}") };
+    tokenizer.token_to_id(token).ok_or_else(absent)
+}
+
 /// The token that `tokenizer_config.json` pads with, spelled as a string or as an object.
 fn pad_token(files: &ModelFiles, component: &str) -> Result<Option<String>> {
     let path = format!("{component}/tokenizer_config.json");
@@ -100,16 +114,18 @@ fn pad_token(files: &ModelFiles, component: &str) -> Result<Option<String>> {
 }
 
 /// CLIP's tokenizer in the `tokenizers` crate's own terms.
-fn definition(vocabulary: &Value, merges: &str, start: u32, end: u32) -> Value {
+fn definition(vocabulary: &Value, merges: &str) -> std::result::Result<Value, String> {
+    let id = |token: &str| vocabulary.get(token).and_then(Value::as_u64).ok_or_else(|| format!("no token {token}"));
+    let (start, end) = (id(ClipTokenizer::START)?, id(ClipTokenizer::END)?);
     let merges: Vec<&str> = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
-    let special = |id: u32, content: &str| {
+    let special = |id: u64, content: &str| {
         json!({
             "id": id, "content": content, "special": true,
             "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
         })
     };
     let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-    json!({
+    Ok(json!({
         "version": "1.0",
         "added_tokens": [special(start, ClipTokenizer::START), special(end, ClipTokenizer::END)],
         "normalizer": { "type": "Sequence", "normalizers": [
@@ -128,5 +144,5 @@ fn definition(vocabulary: &Value, merges: &str, start: u32, end: u32) -> Value {
             "end_of_word_suffix": "</w>", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
             "vocab": vocabulary, "merges": merges,
         },
-    })
+    }))
 }

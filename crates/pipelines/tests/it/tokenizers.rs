@@ -45,3 +45,14 @@ fn t5() {
         assert_eq!(tokenizer.encode(prompt, max_length).unwrap(), expected, "{prompt:?}");
     }
 }
+
+#[test]
+fn clip_from_the_file_that_newer_exporters_write() {
+    let folder = goldens().join("models/flux-dev-tiny");
+    let older = ClipTokenizer::open(&ModelFiles::Folder(folder), "tokenizer").unwrap();
+    let newer = ClipTokenizer::open(&ModelFiles::Folder(goldens().join("tokenizers")), "clip_tiny_v5").unwrap();
+    let (prompts, _, _) = recorded("clip_tiny");
+    for prompt in prompts {
+        assert_eq!(newer.encode(&prompt).unwrap(), older.encode(&prompt).unwrap(), "{prompt:?}");
+    }
+}
