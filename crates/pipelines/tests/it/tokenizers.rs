@@ -46,6 +46,34 @@ fn t5() {
     }
 }
 
+/// `tokens.json` has no padding: what follows the recorded tokens must be padding alone.
+#[track_caller]
+fn check_unpadded(name: &str, encode: impl Fn(&str) -> Vec<u32>) {
+    let text = std::fs::read_to_string(goldens().join("tokenizers/tokens.json")).unwrap();
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    let prompts: Vec<String> = serde_json::from_value(golden["prompts"].clone()).unwrap();
+    let expected: Vec<Vec<u32>> = serde_json::from_value(golden[name]["ids"].clone()).unwrap();
+    assert!(prompts.len() > 20 && prompts.len() == expected.len());
+    for (prompt, expected) in prompts.iter().zip(expected) {
+        let tokens = encode(prompt);
+        let (text, padding) = tokens.split_at(expected.len());
+        assert_eq!(text, expected, "{prompt:?}");
+        assert!(padding.iter().all(|token| Some(token) == padding.first()), "{prompt:?}");
+    }
+}
+
+#[test]
+fn more_awkward_prompts() {
+    let tiny = ModelFiles::Folder(goldens().join("models/flux-dev-tiny"));
+    let clip_tiny = ClipTokenizer::open(&tiny, "tokenizer").unwrap();
+    let clip_full = ClipTokenizer::open(&ModelFiles::Folder(goldens().join("tokenizers")), "clip_full").unwrap();
+    let t5 = T5Tokenizer::open(&tiny, "tokenizer_2").unwrap();
+    check_unpadded("clip_tiny", |prompt| clip_tiny.encode(prompt).unwrap());
+    check_unpadded("clip_full", |prompt| clip_full.encode(prompt).unwrap());
+    check_unpadded("t5_tiny", |prompt| t5.encode(prompt, 64).unwrap());
+    check_unpadded("t5_tiny_512", |prompt| t5.encode(prompt, 512).unwrap());
+}
+
 #[test]
 fn clip_from_the_file_that_newer_exporters_write() {
     let folder = goldens().join("models/flux-dev-tiny");
