@@ -338,3 +338,36 @@ impl SpatialAttention {
 fn pointwise(weights: &Weights, n_channels: usize) -> Result<Conv2d> {
     Conv2d::new(weights, Form::pointwise(n_channels, n_channels))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use nn::files::ModelFiles;
+    use std::sync::Arc;
+
+    /// A residual block of 8 groups against the recorded one: the norms' epsilon, SiLU and the shortcut.
+    #[track_caller]
+    fn check_resnet(case: &str, outputs: usize) {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../parity/goldens/layers.safetensors");
+        let bytes: &'static [u8] = std::fs::read(path).unwrap().leak();
+        let files = ModelFiles::Embedded(Arc::from([("layers/model.safetensors", bytes)]));
+        let weights = Weights::open(&files, "layers").unwrap().at(format!("resnet.{case}"));
+        let recorded = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).unwrap();
+        let block = ResnetBlock::new(&weights, 16, outputs, 8).unwrap();
+        let ours = block.forward(&recorded[&format!("resnet.{case}.input")]).unwrap();
+        let difference = (ours - &recorded[&format!("resnet.{case}.output")]).unwrap().abs().unwrap();
+        let worst = difference.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+        assert!(worst < 1e-5, "off by {worst:e}");
+    }
+
+    #[test]
+    fn a_residual_block_keeps_its_channels() {
+        check_resnet("same", 16);
+    }
+
+    #[test]
+    fn a_residual_block_changes_its_channels() {
+        check_resnet("shortcut", 24);
+    }
+}
