@@ -44,10 +44,8 @@ fn from_shelf(app: &App, weights: Option<&Path>) -> Result<Box<dyn Engine>, Fail
         None => Shelf::embedded(),
         Some(folder) => Shelf::open(folder, &registry).map_err(Failure::because)?,
     };
-    let absent = app.models.first().map(|model| shelf.how_to_install(model, &registry)).unwrap_or_default();
-    let engines = Engines::new(shelf);
-    let model = engines.model_for(&app.models).ok_or_else(|| Failure::because(absent))?;
-    engines.load(&model).map_err(Failure::because)
+    let model = shelf.usable(&app.models, &registry).map_err(Failure::because)?;
+    Engines::new(shelf).load(&model).map_err(Failure::because)
 }
 
 /// What a folder's pictures are signed with.

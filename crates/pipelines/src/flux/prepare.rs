@@ -71,22 +71,21 @@ impl FluxEngine {
             .map_err(|error| Error::Shape(error.to_string()))?;
         see_schedule(trace, &schedule)?;
 
-        let source = canvas.source(multiple);
         let mut first_step = 0;
         let mut conditioning = Conditioning::None;
         let mut clean = None;
         let mut reference_positions = Vec::new();
-        match (self.pipeline, &source) {
+        match (self.pipeline, &job.plan.source) {
             (_, None) => {}
-            (Pipeline::Flux, Some(picture)) => {
-                let distribution = self.vae_encode(picture, trace)?;
+            (Pipeline::Flux, Some(_)) => {
+                let picture = canvas.source(multiple).expect("a plan's picture is on its canvas, this is a bug");
+                let distribution = self.vae_encode(&picture, trace)?;
                 let noise = draws.draw(distribution.mean.dims(), trace)?;
                 clean = Some(pack(&self.scaled(&distribution.sample(&noise)?)?)?);
                 first_step = schedule.first_step(job.strength).min(schedule.n_steps() - 1);
             }
-            (Pipeline::FluxKontext, Some(_)) => {
-                let picture = reference_picture(job.plan.source.as_ref(), multiple)?;
-                let latent = self.scaled(&self.vae_encode(&picture, trace)?.mean)?;
+            (Pipeline::FluxKontext, Some(source)) => {
+                let latent = self.scaled(&self.vae_encode(&reference_picture(source, multiple), trace)?.mean)?;
                 let (_, _, h, w) = latent.dims4()?;
                 reference_positions = image_positions(1, h / PATCH, w / PATCH);
                 conditioning = Conditioning::Sequence(pack(&latent)?);
@@ -178,12 +177,11 @@ pub(super) fn unpack(tokens: &Tensor, grid: Grid) -> Result<Tensor> {
 }
 
 /// Kontext sees the reference in its own size, rounded down to whole tokens, shrunk where it is over the limit.
-fn reference_picture(source: Option<&Picture>, multiple: u32) -> Result<Picture> {
-    let source = source.ok_or_else(|| Error::Shape("no reference picture".to_owned()))?;
+fn reference_picture(source: &Picture, multiple: u32) -> Picture {
     let size = source.size();
     let shrink = (REFERENCE_PIXELS_MAX as f64 / size.pixels() as f64).sqrt().min(1.0);
     let side = |n: u32| ((f64::from(n) * shrink) as u32 / multiple).max(1) * multiple;
-    Ok(imaging::resize(source, domain::quantity::Size::new(side(size.width), side(size.height))))
+    imaging::resize(source, domain::quantity::Size::new(side(size.width), side(size.height)))
 }
 
 /// `scheduler_config.json`, as diffusers writes it.
