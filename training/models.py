@@ -218,6 +218,8 @@ def _train_t5(prompts, folder):
     T5TokenizerFast(**_pieces(folder / "spiece.model"), extra_ids=N_EXTRA_IDS, model_max_length=512).save_pretrained(
         folder
     )
+    # tokenizer.json says all of it, and the trainer's own file records the paths that it was trained from.
+    (folder / "spiece.model").unlink()
 
 
 def _pieces(path):
