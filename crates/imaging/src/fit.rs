@@ -1,7 +1,7 @@
 //! A picture into another frame: fill it, stay within it, pad to a model's multiple, cut back.
 
 use crate::picture::Picture;
-use crate::resize::{Region, resize, resize_region};
+use crate::resize::{Filter, Region, resize, resize_region};
 use domain::quantity::Size;
 use std::cmp::Ordering;
 
@@ -19,7 +19,7 @@ pub fn fit_cover(picture: &Picture, size: Size) -> Picture {
     };
     let (left, top) = ((width - part_width) * 0.5, (height - part_height) * 0.5);
     let region = Region { x: left as f32..(left + part_width) as f32, y: top as f32..(top + part_height) as f32 };
-    resize_region(picture, &region, size)
+    resize_region(picture, &region, size, Filter::Lanczos)
 }
 
 /// Shrinks until no side is over `side_max`; never enlarges.

@@ -23,4 +23,4 @@ pub use error::ImageError;
 pub use fit::{crop, fit_cover, fit_within, pad_to_multiple, thumbnail};
 pub use format::{Format, sniff};
 pub use picture::Picture;
-pub use resize::resize;
+pub use resize::{Filter, resize, resize_with};

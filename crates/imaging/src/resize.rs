@@ -1,6 +1,6 @@
-//! Lanczos resampling equal to Pillow's `Image.resize(LANCZOS)` bit for bit.
+//! Resampling equal to Pillow's `Image.resize` bit for bit.
 //!
-//! The reference implementation resizes its input with Pillow, so the same picture after the same seed needs the same
+//! The reference implementation resizes its inputs with Pillow, so the same picture after the same seed needs the same
 //! bytes here. Pillow works on 8 bits in two passes, each with fixed-point weights and a rounding of its own; faster
 //! resizers keep 16-bit weights and come out up to a level apart. The order of the passes is that of Pillow 13: earlier
 //! versions never begin with the vertical one.
@@ -10,10 +10,24 @@ use domain::quantity::Size;
 use std::f64::consts::PI;
 use std::ops::Range;
 
-/// The picture at another size; a side of 0 counts as 1.
+/// How far and with which weights a sample of the source reaches into the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Three lobes of the windowed sinc: what pictures to paint over are resized with.
+    Lanczos,
+    /// Keys' cubic convolution with `a = -0.5`: what vision models are shown.
+    Bicubic,
+}
+
+/// The picture at another size, by [`Filter::Lanczos`]; a side of 0 counts as 1.
 pub fn resize(picture: &Picture, size: Size) -> Picture {
+    resize_with(picture, size, Filter::Lanczos)
+}
+
+/// The picture at another size; a side of 0 counts as 1.
+pub fn resize_with(picture: &Picture, size: Size, filter: Filter) -> Picture {
     let whole = Region { x: 0.0..picture.size().width as f32, y: 0.0..picture.size().height as f32 };
-    resize_region(picture, &whole, size)
+    resize_region(picture, &whole, size, filter)
 }
 
 /// A part of a picture, in pixels and parts of them. Single precision, as Pillow passes it.
@@ -24,11 +38,11 @@ pub(crate) struct Region {
 }
 
 /// Stretches a part of the picture to a size.
-pub(crate) fn resize_region(picture: &Picture, region: &Region, size: Size) -> Picture {
+pub(crate) fn resize_region(picture: &Picture, region: &Region, size: Size, filter: Filter) -> Picture {
     let size = Size::new(size.width.max(1), size.height.max(1));
     let source = picture.size();
-    let columns = Pass::new(source.width, &region.x, size.width);
-    let rows = Pass::new(source.height, &region.y, size.height);
+    let columns = Pass::new(source.width, &region.x, size.width, filter);
+    let rows = Pass::new(source.height, &region.y, size.height, filter);
     let pixels = match order_of(source, size) {
         // The vertical pass will not look at all rows.
         Order::HorizontalFirst => {
@@ -65,9 +79,9 @@ enum Pass {
 }
 
 impl Pass {
-    fn new(n_source: u32, region: &Range<f32>, n_result: u32) -> Self {
+    fn new(n_source: u32, region: &Range<f32>, n_result: u32, filter: Filter) -> Self {
         let copies = n_result == n_source && *region == (0.0..n_source as f32);
-        if copies { Self::Copy } else { Self::Resample(Kernel::new(n_source, region, n_result)) }
+        if copies { Self::Copy } else { Self::Resample(Kernel::new(n_source, region, n_result, filter)) }
     }
 
     /// The source samples that any result is made of.
@@ -116,10 +130,10 @@ struct Kernel {
 
 impl Kernel {
     /// Every rounding is in the order of Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`.
-    fn new(n_source: u32, region: &Range<f32>, n_result: u32) -> Self {
+    fn new(n_source: u32, region: &Range<f32>, n_result: u32, filter: Filter) -> Self {
         let scale = f64::from(region.end - region.start) / f64::from(n_result);
         let filter_scale = scale.max(1.0);
-        let support = LOBES * filter_scale;
+        let support = filter.support() * filter_scale;
         let mut taps = Vec::with_capacity(n_result as usize);
         let mut weights = Vec::new();
         let mut exact = Vec::new();
@@ -129,7 +143,7 @@ impl Kernel {
             let first = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(n_source as usize);
             exact.clear();
-            exact.extend((first..end).map(|tap| lanczos((tap as f64 - center + 0.5) * (1.0 / filter_scale))));
+            exact.extend((first..end).map(|tap| filter.at((tap as f64 - center + 0.5) * (1.0 / filter_scale))));
             let sum: f64 = exact.iter().sum();
             weights.extend(exact.iter().map(|weight| fixed_point(if sum == 0.0 { *weight } else { weight / sum })));
             taps.push(first..end);
@@ -201,6 +215,36 @@ fn fixed_point(weight: f64) -> i32 {
     let scaled = weight * f64::from(1 << PRECISION_BITS);
     // Half away from zero, by truncation.
     (if weight < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
+}
+
+impl Filter {
+    /// Samples on either side, where nothing shrinks.
+    fn support(self) -> f64 {
+        match self {
+            Self::Lanczos => LOBES,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    fn at(self, x: f64) -> f64 {
+        match self {
+            Self::Lanczos => lanczos(x),
+            Self::Bicubic => bicubic(x),
+        }
+    }
+}
+
+/// Each term in Pillow's order, so that it is rounded alike.
+fn bicubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
 }
 
 fn lanczos(x: f64) -> f64 {

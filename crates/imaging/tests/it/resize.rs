@@ -2,12 +2,12 @@
 
 use super::{read_fixture, rows_of};
 use domain::quantity::Size;
-use imaging::{Picture, decode, fit_cover, resize};
+use imaging::{Filter, Picture, decode, fit_cover, resize, resize_with};
 
 #[test]
 fn resizing_and_covering_equal_pillow_to_the_bit() {
     let cases = rows_of("resize/cases.json");
-    assert!(cases.len() >= 20, "the fixtures are missing");
+    assert!(cases.len() >= 32, "the fixtures are missing");
     for case in cases {
         let picture =
             |field: &str| decode(&read_fixture(&format!("resize/{}", case[field].as_str().unwrap()))).unwrap();
@@ -16,6 +16,7 @@ fn resizing_and_covering_equal_pillow_to_the_bit() {
         let size = Size::new(side(0), side(1));
         let seen = match case["how"].as_str().unwrap() {
             "resize" => resize(&source, size),
+            "bicubic" => resize_with(&source, size, Filter::Bicubic),
             _ => fit_cover(&source, size),
         };
         assert_eq!(seen.size(), size, "{case}");
