@@ -1,9 +1,9 @@
 //! CLIP's text encoder (Radford et al., arXiv:2103.00020; transformers 5.23.0, `models/clip/modeling_clip.py`).
 
+use crate::encoder::{EncoderLayer, LayerForm};
 use candle_core::Tensor;
-use nn::attention::{Heads, Mask, attend};
+use nn::attention::Mask;
 use nn::embedding::Embedding;
-use nn::linear::Linear;
 use nn::norm::LayerNorm;
 use nn::{Activation, Error, Result, Weights};
 use serde::Deserialize;
@@ -30,6 +30,15 @@ pub enum HiddenAct {
     Gelu,
 }
 
+impl HiddenAct {
+    fn activation(self) -> Activation {
+        match self {
+            Self::QuickGelu => Activation::QuickGelu,
+            Self::Gelu => Activation::GeluErf,
+        }
+    }
+}
+
 /// What old checkpoints carry, and what means: the highest token is the end of the text.
 fn legacy_eos_token_id() -> u32 {
     2
@@ -51,24 +60,6 @@ pub struct ClipText {
     pub pooled: Tensor,
 }
 
-struct EncoderLayer {
-    layer_norm1: LayerNorm,
-    self_attn: SelfAttention,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    activation: Activation,
-}
-
-struct SelfAttention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    n_heads: usize,
-    head_dim: usize,
-}
-
 impl ClipTextModel {
     pub fn new(config: &Config, weights: &Weights) -> Result<Self> {
         // Newer exporters leave out the prefix; buffers of positions come from older ones.
@@ -77,7 +68,14 @@ impl ClipTextModel {
         embeddings.skip("position_ids");
         weights.skip("text_projection");
         let n = config.hidden_size;
-        let layers = text_model.at("encoder").at("layers");
+        let form = LayerForm {
+            hidden: n,
+            inner: config.intermediate_size,
+            n_heads: config.num_attention_heads,
+            eps: config.layer_norm_eps,
+            activation: config.hidden_act.activation(),
+            mask: Mask::Causal,
+        };
         Ok(Self {
             token_embedding: Embedding::new(&embeddings.at("token_embedding"), config.vocab_size, n)?,
             position_embedding: Embedding::new(
@@ -85,9 +83,7 @@ impl ClipTextModel {
                 config.max_position_embeddings,
                 n,
             )?,
-            layers: (0..config.num_hidden_layers)
-                .map(|idx| EncoderLayer::new(config, &layers.at(idx)))
-                .collect::<Result<_>>()?,
+            layers: EncoderLayer::stack(form, config.num_hidden_layers, &text_model.at("encoder.layers"))?,
             final_layer_norm: LayerNorm::new(&text_model.at("final_layer_norm"), n, config.layer_norm_eps)?,
             eos_token_id: config.eos_token_id,
         })
@@ -113,50 +109,5 @@ impl ClipTextModel {
         };
         let position = tokens.iter().position(|token| Some(*token) == end);
         position.ok_or_else(|| Error::Shape("a CLIP text has no end token".to_owned()))
-    }
-}
-
-impl EncoderLayer {
-    fn new(config: &Config, weights: &Weights) -> Result<Self> {
-        let (n, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
-        Ok(Self {
-            layer_norm1: LayerNorm::new(&weights.at("layer_norm1"), n, eps)?,
-            self_attn: SelfAttention::new(config, &weights.at("self_attn"))?,
-            layer_norm2: LayerNorm::new(&weights.at("layer_norm2"), n, eps)?,
-            fc1: Linear::new(&weights.at("mlp.fc1"), n, inner)?,
-            fc2: Linear::new(&weights.at("mlp.fc2"), inner, n)?,
-            activation: match config.hidden_act {
-                HiddenAct::QuickGelu => Activation::QuickGelu,
-                HiddenAct::Gelu => Activation::GeluErf,
-            },
-        })
-    }
-
-    /// # Shapes
-    /// - x, output: `(1, tokens, hidden)`
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(&self.layer_norm1.forward(x)?)?)?;
-        let inner = self.fc1.forward_activated(&self.layer_norm2.forward(&x)?, self.activation)?;
-        Ok((&x + self.fc2.forward(&inner)?)?)
-    }
-}
-
-impl SelfAttention {
-    fn new(config: &Config, weights: &Weights) -> Result<Self> {
-        let n = config.hidden_size;
-        Ok(Self {
-            q_proj: Linear::new(&weights.at("q_proj"), n, n)?,
-            k_proj: Linear::new(&weights.at("k_proj"), n, n)?,
-            v_proj: Linear::new(&weights.at("v_proj"), n, n)?,
-            out_proj: Linear::new(&weights.at("out_proj"), n, n)?,
-            n_heads: config.num_attention_heads,
-            head_dim: n / config.num_attention_heads.max(1),
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let heads = Heads { mask: Mask::Causal, ..Heads::plain(self.n_heads, self.head_dim) };
-        let attended = attend(&self.q_proj.forward(x)?, &self.k_proj.forward(x)?, &self.v_proj.forward(x)?, heads)?;
-        self.out_proj.forward(&attended)
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod clip;
 pub mod config;
+mod encoder;
 pub mod flux;
 pub mod probe;
 pub mod t5;
