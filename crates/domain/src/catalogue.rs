@@ -25,6 +25,7 @@ pub struct App {
     /// Whether `inference_type` applies (the deployed, SDXL-family apps).
     pub deployed: bool,
     pub defaults: Defaults,
+    pub preset: Preset,
 }
 
 /// How the reference picture conditions the painting.
@@ -65,6 +66,62 @@ pub struct Defaults {
     pub strength: Strength,
 }
 
+/// What an app adds to every request: a style is a preset, not a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preset {
+    /// Follows the client's prompt.
+    pub prompt_suffix: Option<String>,
+    /// Joins what the client wants to avoid.
+    pub negative_prompt: Option<String>,
+    /// In place of the one that the model's folder names.
+    pub scheduler: Option<Scheduler>,
+}
+
+/// How noise is taken away, for models whose folder leaves the choice (SDXL's).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheduler {
+    Euler,
+    EulerAncestral,
+    DpmPlusPlus2mKarras,
+}
+
+impl Preset {
+    /// The prompt to paint from.
+    pub fn prompt(&self, prompt: &str) -> String {
+        joined(prompt, self.prompt_suffix.as_deref()).unwrap_or_default()
+    }
+
+    /// What to avoid; `None`: nothing at all, which need not be computed.
+    pub fn negative_prompt(&self, negative_prompt: Option<&str>) -> Option<String> {
+        match (negative_prompt, &self.negative_prompt) {
+            (Some(""), None) => Some(String::new()),
+            (given, preset) => joined(given.unwrap_or_default(), preset.as_deref()),
+        }
+    }
+}
+
+impl Scheduler {
+    pub const ALL: [Self; 3] = [Self::Euler, Self::EulerAncestral, Self::DpmPlusPlus2mKarras];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Euler => "euler",
+            Self::EulerAncestral => "euler-ancestral",
+            Self::DpmPlusPlus2mKarras => "dpmpp-2m-karras",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scheduler| scheduler.as_str() == text)
+    }
+}
+
+/// The texts that say something, with a comma between them.
+fn joined(text: &str, more: Option<&str>) -> Option<String> {
+    let said: Vec<&str> = [text, more.unwrap_or_default()].into_iter().filter(|text| !text.trim().is_empty()).collect();
+    (!said.is_empty()).then(|| said.join(", "))
+}
+
 impl Catalogue {
     /// `Err` names an id or a slug that occurs twice.
     pub fn new(apps: Vec<App>) -> Result<Self, String> {
@@ -87,5 +144,28 @@ impl Catalogue {
 
     pub fn by_slug(&self, slug: &str) -> Option<&App> {
         self.apps.iter().find(|app| app.slug == slug)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preset_adds_to_what_a_client_says() {
+        let text = |text: &str| Some(text.to_owned());
+        let preset = Preset { prompt_suffix: text("oil painting"), negative_prompt: text("blurry"), scheduler: None };
+        assert_eq!(preset.prompt("a cat"), "a cat, oil painting");
+        assert_eq!(preset.prompt(" "), "oil painting");
+        assert_eq!(preset.negative_prompt(Some("dogs")), text("dogs, blurry"));
+        assert_eq!(preset.negative_prompt(None), text("blurry"));
+    }
+
+    #[test]
+    fn without_a_preset_an_absent_negative_prompt_is_not_an_empty_one() {
+        let none = Preset::default();
+        assert_eq!(none.prompt("a cat"), "a cat");
+        assert_eq!(none.negative_prompt(None), None);
+        assert_eq!(none.negative_prompt(Some("")), Some(String::new()));
     }
 }

@@ -243,7 +243,7 @@ fn listed_size(sizes: &[Size], width: Option<i64>, height: Option<i64>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::{Defaults, Mode};
+    use crate::catalogue::{Defaults, Mode, Preset};
     use crate::id::ModelId;
 
     fn catalogue() -> Catalogue {
@@ -261,6 +261,7 @@ mod tests {
                 steps: Steps::new(28).unwrap(),
                 strength: Strength::DEFAULT,
             },
+            preset: Preset::default(),
         };
         let sizes = vec![Size::new(1024, 1024), Size::new(1600, 676)];
         Catalogue::new(vec![

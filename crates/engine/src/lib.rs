@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: tensors, files, async. An engine is `Send`, not `Sync`, and owned by one thread.
 
+use domain::catalogue::{Mode, Scheduler};
 use domain::id::ModelId;
 use domain::quantity::Size;
 use imaging::Picture;
@@ -35,6 +36,11 @@ pub trait Observer {
 pub struct Plan {
     /// The reference picture, upright, RGB. `None` paints from noise alone; then `size` must be given.
     pub source: Option<Picture>,
+    /// How the reference conditions the painting; a model that cannot is refused by name.
+    pub mode: Mode,
+    /// A ready-made control map (edges, depth) in the place of the one that would be made of `source`. Modes without
+    /// one report it as ignored.
+    pub control_image: Option<Picture>,
     pub prompt: String,
     /// The second encoder's own prompt (T5); `None`: the same.
     pub prompt_2: Option<String>,
@@ -50,6 +56,8 @@ pub struct Plan {
     pub strength: Option<f64>,
     /// Steps of the whole schedule; `None`: the model's default.
     pub steps: Option<u32>,
+    /// `None`: the one that the model's folder names.
+    pub scheduler: Option<Scheduler>,
     /// `None`: the reference's own.
     pub size: Option<Size>,
     pub fit: Fit,

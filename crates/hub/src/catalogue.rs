@@ -2,9 +2,10 @@
 
 use crate::entry::{Entry, entries};
 use crate::error::HubError;
-use domain::catalogue::{App, Catalogue, Defaults, Mode, PromptRule, SizeRule};
+use domain::catalogue::{App, Catalogue, Defaults, Mode, Preset, PromptRule, Scheduler, SizeRule};
 use domain::fault::Invalid;
 use domain::id::{AppId, ModelId};
+use domain::limits::PROMPT_CHARS_MAX;
 use domain::quantity::{GuidanceScale, Size, Steps, Strength};
 use std::path::Path;
 
@@ -56,6 +57,7 @@ fn app(mut entry: Entry) -> Result<App, HubError> {
         prompt: prompt(&mut entry)?,
         deployed: entry.flag("deployed")?,
         defaults: defaults(&mut entry)?,
+        preset: preset(&mut entry)?,
     };
     entry.nothing_else()?;
     Ok(app)
@@ -114,6 +116,28 @@ fn defaults(entry: &mut Entry) -> Result<Defaults, HubError> {
         steps: steps.map_err(wrong("steps"))?,
         strength: strength.map_err(wrong("strength"))?,
     })
+}
+
+fn preset(entry: &mut Entry) -> Result<Preset, HubError> {
+    let scheduler = entry.text_if_any("scheduler")?;
+    let known = || Scheduler::ALL.map(Scheduler::as_str).join(", ");
+    let wrong = |name: &str| entry.wrong("scheduler", format!("got {name}; allowed: {}", known()));
+    let scheduler = scheduler.map(|name| Scheduler::parse(&name).ok_or_else(|| wrong(&name))).transpose()?;
+    Ok(Preset {
+        prompt_suffix: short_text(entry, "prompt_suffix")?,
+        negative_prompt: short_text(entry, "negative_prompt")?,
+        scheduler,
+    })
+}
+
+fn short_text(entry: &mut Entry, field: &'static str) -> Result<Option<String>, HubError> {
+    let text = entry.text_if_any(field)?;
+    match text.as_ref().map(|text| text.chars().count()).filter(|n_chars| *n_chars > PROMPT_CHARS_MAX) {
+        Some(n_chars) => {
+            Err(entry.wrong(field, format!("got {n_chars} characters; allowed: at most {PROMPT_CHARS_MAX}")))
+        }
+        None => Ok(text),
+    }
 }
 
 #[cfg(test)]
@@ -209,6 +233,11 @@ mod tests {
             "[\"flux-dev\"]",
             "[]",
             "own.toml, app 1 (ap-own): models: got []; allowed: a list of texts that is not empty",
+        );
+        refused(
+            "steps = 8",
+            "steps = 8\nscheduler = \"ddim\"",
+            "own.toml, app 1 (ap-own): scheduler: got ddim; allowed: euler, euler-ancestral, dpmpp-2m-karras",
         );
         refused(
             "deployed = false",

@@ -1,7 +1,7 @@
 //! Which weights lie on this machine: an operator's folder, and what travels inside the program.
 
 use crate::error::HubError;
-use crate::registry::{Origin, Registry};
+use crate::registry::{ModelEntry, Origin, Registry};
 use domain::id::ModelId;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -41,6 +41,16 @@ impl std::fmt::Debug for EmbeddedFile {
 pub struct Shelf {
     dir: Option<PathBuf>,
     models: BTreeMap<ModelId, Installed>,
+}
+
+/// All that one engine is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    pub own: &'a Installed,
+    /// What [`crate::registry::ModelEntry::base`] or, if it is installed, `lora_base` names.
+    pub base: Option<&'a Installed>,
+    /// The best installed one of [`crate::registry::ModelEntry::companions`].
+    pub companion: Option<&'a Installed>,
 }
 
 #[derive(Deserialize)]
@@ -89,22 +99,38 @@ impl Shelf {
         self.models.get(id)
     }
 
-    /// The first of these that is installed.
-    pub fn first_of(&self, ids: &[ModelId]) -> Option<&ModelId> {
-        ids.iter().find_map(|id| self.models.get_key_value(id)).map(|(id, _)| id)
+    /// What an engine for this model is made of; otherwise one sentence that says which command installs what is
+    /// missing.
+    pub fn parts(&self, id: &ModelId, registry: &Registry) -> Result<Parts<'_>, String> {
+        let own = self.models.get(id).ok_or_else(|| self.how_to_install(id, registry))?;
+        let Some(entry) = registry.get(id) else { return Ok(Parts { own, base: None, companion: None }) };
+        let installed = |id: &ModelId| self.models.get(id).ok_or_else(|| self.how_to_install(id, registry));
+        let base = entry.base.as_ref().map(installed).transpose()?;
+        let companion = entry.companions.iter().find_map(|id| self.models.get(id));
+        match (companion, entry.companions.first()) {
+            (None, Some(best)) => Err(self.how_to_install(best, registry)),
+            _ => Ok(Parts { own, base: base.or(self.lora_base(entry)), companion }),
+        }
+    }
+
+    fn lora_base(&self, entry: &ModelEntry) -> Option<&Installed> {
+        entry.lora_base.as_ref().and_then(|id| self.models.get(id))
     }
 
     pub fn list(&self) -> impl Iterator<Item = (&ModelId, &Installed)> {
         self.models.iter()
     }
 
-    /// The first of these that is installed and that this version can paint with; otherwise one sentence that says
+    /// The first of these that is installed with all that it needs and that this version can paint with; otherwise one sentence that says
     /// which command installs the first of them.
     pub fn usable(&self, ids: &[ModelId], registry: &Registry) -> Result<ModelId, String> {
         let paints = |id: &ModelId| registry.get(id).is_none_or(|model| model.paints);
-        let installed = ids.iter().find(|id| paints(id) && self.models.contains_key(*id));
-        match (installed, ids.first()) {
+        let usable = ids.iter().find(|id| paints(id) && self.parts(id, registry).is_ok());
+        match (usable, ids.first()) {
             (Some(id), _) => Ok(id.clone()),
+            (None, Some(first)) if paints(first) => {
+                Err(self.parts(first, registry).err().unwrap_or_else(|| self.how_to_install(first, registry)))
+            }
             (None, Some(first)) => Err(self.how_to_install(first, registry)),
             (None, None) => Err("no model serves this app".to_owned()),
         }
@@ -180,8 +206,9 @@ mod tests {
         assert!(matches!(shelf.find(&id("flux-canny")), Some(Installed::Folder(_))));
         assert!(shelf.find(&id("my-own")).is_some());
         assert!(shelf.find(&id("flux-depth")).is_none(), "a folder without an index is no model");
-        assert_eq!(shelf.first_of(&[id("flux-dev"), id("my-own")]), Some(&id("my-own")));
-        assert_eq!(shelf.first_of(&[id("flux-dev")]), None);
+        let registry = registry::built_in();
+        assert_eq!(shelf.usable(&[id("flux-dev"), id("my-own")], &registry), Ok(id("my-own")));
+        assert!(shelf.usable(&[id("flux-dev")], &registry).is_err());
     }
 
     #[test]
@@ -230,6 +257,20 @@ mod tests {
         assert!(message("cartoon").contains("any SDXL checkpoint in the diffusers layout"), "{}", message("cartoon"));
         assert!(message("ideogram-remix").ends_with("this version cannot call it yet"));
         assert!(message("my-own").contains("put a folder in the diffusers layout at WEIGHTS/my-own"));
+    }
+
+    #[test]
+    fn an_addition_is_of_use_beside_its_base_only() {
+        let dir = tempfile::tempdir().unwrap();
+        model_folder(&dir.path().join("flux-redux"), "FluxPriorReduxPipeline");
+        let registry = registry::built_in();
+        let redux = id("flux-redux");
+        let alone = Shelf::open(dir.path(), &registry).unwrap().parts(&redux, &registry).map(|_| ()).unwrap_err();
+        assert!(alone.starts_with("no weights for flux-dev are installed"), "{alone}");
+        model_folder(&dir.path().join("flux-dev"), "FluxPipeline");
+        let shelf = Shelf::open(dir.path(), &registry).unwrap();
+        let parts = shelf.parts(&redux, &registry).unwrap();
+        assert!(matches!(parts.base, Some(Installed::Folder(folder)) if folder.ends_with("flux-dev")));
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub struct ModelEntry {
     /// This version can paint with them.
     pub paints: bool,
     pub origin: Origin,
+    /// The model that these weights add to (Redux to FLUX.1); it must be installed too.
+    pub base: Option<ModelId>,
+    /// The model that a folder with nothing but a LoRA adds to.
+    pub lora_base: Option<ModelId>,
+    /// Models that help this one, best first (depth estimators); one of them must be installed.
+    pub companions: Vec<ModelId>,
     /// How the pipeline's class in `model_index.json` begins.
     pub pipeline: Option<String>,
     pub note: Option<String>,
@@ -52,18 +58,30 @@ fn parse(file: &str, text: &str) -> Result<Registry, HubError> {
 fn model(mut entry: Entry) -> Result<ModelEntry, HubError> {
     let id = entry.text("id")?;
     let model = ModelEntry {
-        id: ModelId::parse(&id).ok_or_else(|| entry.wrong("id", format!("{id} cannot be a model's id")))?,
+        id: model_id(&entry, "id", &id)?,
         name: entry.text("name")?,
         repository: entry.text_if_any("repository")?,
         licence: entry.text("licence")?,
         gated: entry.flag("gated")?,
         paints: entry.flag("paints")?,
         origin: origin(&mut entry)?,
+        base: entry.text_if_any("base")?.map(|id| model_id(&entry, "base", &id)).transpose()?,
+        lora_base: entry.text_if_any("lora_base")?.map(|id| model_id(&entry, "lora_base", &id)).transpose()?,
+        companions: companions(&mut entry)?,
         pipeline: entry.text_if_any("pipeline")?,
         note: entry.text_if_any("note")?,
     };
     entry.nothing_else()?;
     Ok(model)
+}
+
+fn model_id(entry: &Entry, field: &str, id: &str) -> Result<ModelId, HubError> {
+    ModelId::parse(id).ok_or_else(|| entry.wrong(field, format!("{id} cannot be a model's id")))
+}
+
+fn companions(entry: &mut Entry) -> Result<Vec<ModelId>, HubError> {
+    let ids = entry.texts_if_any("companions")?.unwrap_or_default();
+    ids.iter().map(|id| model_id(entry, "companions", id)).collect()
 }
 
 fn origin(entry: &mut Entry) -> Result<Origin, HubError> {
@@ -111,6 +129,16 @@ mod tests {
         check("FluxPriorReduxPipeline", Some("flux-redux"));
         check("StableDiffusionXLImg2ImgPipeline", Some("sdxl-base"));
         check("StableDiffusionPipeline", None);
+    }
+
+    #[test]
+    fn every_model_that_another_needs_is_registered() {
+        let registry = built_in();
+        for model in registry.models() {
+            for needed in model.base.iter().chain(&model.lora_base).chain(&model.companions) {
+                assert!(registry.get(needed).is_some(), "{needed} of {}", model.id);
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::terminal::{self, Progress};
 use crate::weights::{self, PrecisionArg};
+use domain::catalogue::Mode;
 use domain::quantity::Size;
 use engine::{Engine, Fit, Plan, Timings};
 use imaging::Picture;
@@ -74,6 +75,8 @@ fn plan(args: &Args) -> Plan {
     });
     Plan {
         source: Picture::new(size, noise.take(3 * size.pixels() as usize).collect()),
+        mode: Mode::Plain,
+        control_image: None,
         prompt: "a lighthouse at dusk, oil painting".to_owned(),
         prompt_2: None,
         negative_prompt: None,
@@ -82,6 +85,7 @@ fn plan(args: &Args) -> Plan {
         true_cfg_scale: Some(1.0),
         strength: Some(1.0),
         steps: Some(args.steps),
+        scheduler: None,
         size: Some(size),
         fit: Fit::Stretch,
         seed: 0,

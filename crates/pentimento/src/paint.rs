@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::terminal::{self, Progress};
 use crate::weights::{self, PrecisionArg};
-use domain::catalogue::App;
+use domain::catalogue::{App, Catalogue};
 use domain::quantity::Size;
 use domain::request::OutputFormat;
 use engine::{Fit, Output, Plan};
@@ -23,9 +23,10 @@ pub(crate) struct Args {
     /// Where to write the result: .png, .jpg or .webp. With --batch: OUT-1.png to OUT-n.png.
     #[arg(short, long, value_name = "OUT.png", value_parser = output_path)]
     output: PathBuf,
-    /// The app, by its name or its id; `pentimento models` lists them.
-    #[arg(long, default_value = "flux-dev")]
-    app: String,
+    /// The app, by its name or its id; `pentimento models` lists them. Named, its own defaults hold [default: flux-dev,
+    /// with the model's defaults]
+    #[arg(long)]
+    app: Option<String>,
     /// A model folder in the diffusers layout, or a folder of such folders [default: the model inside this program]
     #[arg(long, value_name = "DIR", env = "PENTIMENTO_WEIGHTS")]
     weights: Option<PathBuf>,
@@ -84,10 +85,7 @@ enum FitArg {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let catalogue = hub::catalogue::built_in();
-    let app = catalogue.by_slug(&args.app).or_else(|| catalogue.by_id(&args.app)).ok_or_else(|| {
-        let slugs: Vec<&str> = catalogue.apps().iter().map(|app| app.slug.as_str()).collect();
-        Failure::usage(format!("--app: got {}; allowed: {}", args.app, slugs.join(", ")))
-    })?;
+    let app = app(args, &catalogue)?;
     writable(&args.output)?;
     let mut progress = Progress::begin("reading the picture".to_owned());
     let source = read_picture(args)?;
@@ -96,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut engine = weights::engine_for(app, args.weights.as_deref())?;
     let load = begin.elapsed();
     progress.now("painting");
-    let plan = plan(args, source);
+    let plan = plan(args, app, source);
     let output = engine.run(&plan, &mut progress).map_err(Failure::because)?;
     let paths = write_pictures(args, &output)?;
     progress.end();
@@ -104,17 +102,30 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn plan(args: &Args, source: Picture) -> Plan {
+fn app<'a>(args: &Args, catalogue: &'a Catalogue) -> Result<&'a App, Failure> {
+    let wanted = args.app.as_deref().unwrap_or("flux-dev");
+    catalogue.by_slug(wanted).or_else(|| catalogue.by_id(wanted)).ok_or_else(|| {
+        let slugs: Vec<&str> = catalogue.apps().iter().map(|app| app.slug.as_str()).collect();
+        Failure::usage(format!("--app: got {wanted}; allowed: {}", slugs.join(", ")))
+    })
+}
+
+fn plan(args: &Args, app: &App, source: Picture) -> Plan {
+    // Who names no app wants what the model was made for; who names one wants what the server would do.
+    let defaults = args.app.as_ref().map(|_| app.defaults);
     Plan {
         source: Some(source),
-        prompt: args.prompt.clone(),
+        mode: app.mode,
+        control_image: None,
+        prompt: app.preset.prompt(&args.prompt),
         prompt_2: args.prompt_2.clone(),
-        negative_prompt: args.negative_prompt.clone(),
+        negative_prompt: app.preset.negative_prompt(args.negative_prompt.as_deref()),
         negative_prompt_2: None,
-        guidance_scale: args.guidance_scale,
+        guidance_scale: args.guidance_scale.or(defaults.map(|defaults| defaults.guidance_scale.get())),
         true_cfg_scale: args.true_cfg_scale,
-        strength: args.strength,
-        steps: args.steps,
+        strength: args.strength.or(defaults.map(|defaults| defaults.strength.get())),
+        steps: args.steps.or(defaults.map(|defaults| defaults.steps.get())),
+        scheduler: app.preset.scheduler,
         size: args.width.zip(args.height).map(|(width, height)| Size::new(width, height)),
         fit: match args.fit {
             FitArg::Cover => Fit::Cover,

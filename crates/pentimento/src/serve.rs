@@ -127,7 +127,7 @@ fn start_worker(
     let timing = Timing { keep_results: args.keep_results(), drain_grace: args.drain(), ..Timing::default() };
     let worker = Worker::new(WorkerConfig {
         catalogue: Arc::new(offer.catalogue),
-        engines: Arc::new(Engines::new(offer.shelf)),
+        engines: Arc::new(Engines::new(offer.shelf, offer.registry)),
         stores: stores.clone(),
         // The data folder is locked: whoever held a lease before is dead.
         ownership: Ownership::Sole,

@@ -45,7 +45,7 @@ fn from_shelf(app: &App, weights: Option<&Path>) -> Result<Box<dyn Engine>, Fail
         Some(folder) => Shelf::open(folder, &registry).map_err(Failure::because)?,
     };
     let model = shelf.usable(&app.models, &registry).map_err(Failure::because)?;
-    Engines::new(shelf).load(&model).map_err(Failure::because)
+    Engines::new(shelf, registry).load(&model).map_err(Failure::because)
 }
 
 /// What a folder's pictures are signed with.

@@ -1,9 +1,11 @@
 //! Engines for the weights that are installed.
 
 use crate::flux::FluxEngine;
+use crate::folder::Pipeline;
 use domain::id::ModelId;
 use engine::{Engine, EngineError, EngineSource};
 use hub::installed::{Installed, Shelf};
+use hub::registry::Registry;
 use nn::files::ModelFiles;
 use std::path::PathBuf;
 
@@ -27,37 +29,58 @@ impl Precision {
     }
 }
 
+/// The files that one engine is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub own: ModelFiles,
+    /// The model that these weights add to (Redux to FLUX.1).
+    pub base: Option<ModelFiles>,
+    /// A model that helps this one (a depth estimator).
+    pub companion: Option<ModelFiles>,
+}
+
 /// Makes engines from a shelf of weights.
 pub struct Engines {
     shelf: Shelf,
+    registry: Registry,
 }
 
 impl Engines {
-    pub fn new(shelf: Shelf) -> Self {
-        Self { shelf }
+    pub fn new(shelf: Shelf, registry: Registry) -> Self {
+        Self { shelf, registry }
     }
 }
 
 impl EngineSource for Engines {
     fn model_for(&self, models: &[ModelId]) -> Option<ModelId> {
-        self.shelf.first_of(models).cloned()
+        self.shelf.usable(models, &self.registry).ok()
     }
 
     fn load(&self, model: &ModelId) -> Result<Box<dyn Engine>, EngineError> {
-        let installed = self.shelf.find(model);
-        let installed =
-            installed.ok_or_else(|| EngineError::Weights(format!("no weights of {model} are installed")))?;
-        Ok(Box::new(load(model.clone(), &files_of(installed))?))
+        let parts = self.shelf.parts(model, &self.registry).map_err(EngineError::Weights)?;
+        let parts = Parts {
+            own: files_of(parts.own),
+            base: parts.base.map(files_of),
+            companion: parts.companion.map(files_of),
+        };
+        load(model.clone(), &parts)
     }
 }
 
 /// An engine for one model folder, whatever its name.
 pub fn load_folder(folder: PathBuf, name: ModelId) -> Result<Box<dyn Engine>, EngineError> {
-    Ok(Box::new(load(name, &ModelFiles::Folder(folder))?))
+    load(name, &Parts { own: ModelFiles::Folder(folder), base: None, companion: None })
 }
 
-fn load(model: ModelId, files: &ModelFiles) -> Result<FluxEngine, EngineError> {
-    FluxEngine::load(model, files).map_err(|error| EngineError::Weights(error.to_string()))
+fn load(model: ModelId, parts: &Parts) -> Result<Box<dyn Engine>, EngineError> {
+    let engine = match Pipeline::of(&parts.own).map_err(unusable)? {
+        Pipeline::Flux | Pipeline::FluxKontext => FluxEngine::load(model, &parts.own).map_err(unusable)?,
+    };
+    Ok(Box::new(engine))
+}
+
+fn unusable(error: nn::Error) -> EngineError {
+    EngineError::Weights(error.to_string())
 }
 
 fn files_of(installed: &Installed) -> ModelFiles {

@@ -10,4 +10,4 @@ pub mod settings;
 pub mod tokenizer;
 pub mod trace;
 
-pub use engines::{Engines, Precision, load_folder};
+pub use engines::{Engines, Parts, Precision, load_folder};

@@ -4,6 +4,7 @@ use crate::config::WorkerConfig;
 use crate::device::{Device, Mishap, Order, Painted};
 use crate::lookout::{Lookout, Stop};
 use bytes::Bytes;
+use domain::catalogue::App;
 use domain::fault::{ErrorCode, Fault};
 use domain::id::{BlobKey, ModelId};
 use domain::limits::SIDE_PX_MAX;
@@ -53,10 +54,11 @@ impl<'a> Attempt<'a> {
         let begun = Instant::now();
         let waited_ms = self.task.started_ms.map_or(0, |started_ms| started_ms - self.task.created_ms);
         let request = &self.task.request;
-        let model = self.model()?;
+        let (app, model) = self.app_and_model()?;
         let source = self.source().await?;
         self.stop_if_asked()?;
-        let order = Order { model: model.clone(), plan: plan(request, source), lookout: Arc::clone(&self.lookout) };
+        let order =
+            Order { model: model.clone(), plan: plan(request, app, source), lookout: Arc::clone(&self.lookout) };
         let painted = self.device.paint(order).await.map_err(|mishap| self.setback(&model, &mishap))?;
         self.stop_if_unwanted()?;
         let Painted { output, loading } = painted;
@@ -99,9 +101,9 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn model(&self) -> Result<ModelId, Setback> {
+    fn app_and_model(&self) -> Result<(&App, ModelId), Setback> {
         let app = self.config.catalogue.by_id(self.task.request.app.as_str());
-        app.and_then(|app| self.config.engines.model_for(&app.models)).ok_or_else(|| {
+        app.and_then(|app| Some((app, self.config.engines.model_for(&app.models)?))).ok_or_else(|| {
             let detail = format!("no weights are installed for the app {}", self.task.request.app);
             never(Fault::new(ErrorCode::Unavailable, detail))
         })
@@ -225,18 +227,22 @@ fn never(fault: Fault) -> Setback {
     Setback::Failed { fault, retry: Retry::Never }
 }
 
-fn plan(request: &GenerationRequest, source: Picture) -> Plan {
+fn plan(request: &GenerationRequest, app: &App, source: Picture) -> Plan {
+    // A client's empty text says that there is nothing to avoid, which need not be computed.
+    let negative_prompt = (!request.negative_prompt.is_empty()).then_some(request.negative_prompt.as_str());
     Plan {
         source: Some(source),
-        prompt: request.prompt.clone(),
+        mode: app.mode,
+        control_image: None,
+        prompt: app.preset.prompt(&request.prompt),
         prompt_2: None,
-        // A client's empty text says that there is nothing to avoid, which need not be computed.
-        negative_prompt: (!request.negative_prompt.is_empty()).then(|| request.negative_prompt.clone()),
+        negative_prompt: app.preset.negative_prompt(negative_prompt),
         negative_prompt_2: None,
         guidance_scale: Some(request.guidance_scale.get()),
         true_cfg_scale: None,
         strength: Some(request.strength.get()),
         steps: Some(request.steps.get()),
+        scheduler: app.preset.scheduler,
         size: request.size,
         fit: Fit::Cover,
         seed: request.seed,

@@ -2,6 +2,7 @@
 
 use crate::golden::{Case, goldens, largest_difference};
 use candle_core::Tensor;
+use domain::catalogue::Mode;
 use domain::quantity::Size;
 use engine::{Engine, Fit, Plan, Unobserved};
 use pipelines::trace::Trace;
@@ -56,6 +57,8 @@ fn plan(case: &Case) -> Plan {
     let side = |name: &str| whole(name).unwrap() / 16 * 16;
     Plan {
         source: case.source(),
+        mode: Mode::Plain,
+        control_image: None,
         prompt: text("prompt").unwrap(),
         prompt_2: text("prompt_2"),
         negative_prompt: text("negative_prompt"),
@@ -64,6 +67,7 @@ fn plan(case: &Case) -> Plan {
         true_cfg_scale: number("true_cfg_scale"),
         strength: number("strength"),
         steps: whole("num_inference_steps"),
+        scheduler: None,
         size: Some(Size::new(side("width"), side("height"))),
         fit: Fit::Stretch,
         seed: case.about["seed"].as_u64().unwrap(),

@@ -1,6 +1,6 @@
 //! A store, workers on it, tasks to paint, and engines that count what they are asked.
 
-use domain::catalogue::{App, Catalogue, Defaults, Mode, PromptRule, SizeRule};
+use domain::catalogue::{App, Catalogue, Defaults, Mode, Preset, PromptRule, SizeRule};
 use domain::fault::Fault;
 use domain::id::{AppId, BlobKey, KeyId, ModelId, TaskId};
 use domain::quantity::{Batch, GuidanceScale, Size, Steps, Strength};
@@ -183,6 +183,7 @@ fn catalogue() -> Catalogue {
             steps: Steps::new(4).unwrap(),
             strength: Strength::DEFAULT,
         },
+        preset: Preset::default(),
     };
     Catalogue::new(vec![app(1), app(2), app(3)]).unwrap()
 }
