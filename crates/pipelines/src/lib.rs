@@ -2,10 +2,13 @@
 //!
 //! A mode of image-to-image is a `Conditioning` made in `prepare`, never another pipeline.
 
+mod canvas;
+mod codec;
 pub mod engines;
 pub mod flux;
 mod folder;
 mod pixels;
+mod run;
 pub mod settings;
 pub mod tokenizer;
 pub mod trace;

@@ -1,27 +1,18 @@
 //! The schedule, step by step.
 
+use super::FluxEngine;
 use super::encode::{Embeds, Texts};
 use super::prepare::{Conditioning, Grid, Prepared, unpack};
-use super::{FluxEngine, failed};
+use crate::run::{Watch, failed};
 use crate::trace::{Blocks, Trace};
 use candle_core::Tensor;
-use engine::{EngineError, Observer, StepReport, Timings};
+use engine::{EngineError, StepReport};
 use models::flux::Input;
 use models::probe::Blind;
 use nn::Result;
 use nn::values;
 use std::ops::ControlFlow;
 use std::time::Instant;
-
-/// Everybody who follows a run.
-pub(super) struct Watch<'a> {
-    pub(super) timings: &'a mut Timings,
-    pub(super) observer: &'a mut dyn Observer,
-    pub(super) trace: &'a mut dyn Trace,
-}
-
-/// Latents at the end of a run, `(1, c, h, w)` each, on the transformer's scale.
-pub(super) struct Latents(pub(super) Vec<Tensor>);
 
 /// One call of the transformer.
 struct Call<'a> {
@@ -31,12 +22,13 @@ struct Call<'a> {
 }
 
 impl FluxEngine {
+    /// Latents at the end of a run, `(1, c, h, w)` each, on the transformer's scale.
     pub(super) fn denoise(
         &self,
         mut run: Prepared,
         texts: &Texts,
         watch: Watch<'_>,
-    ) -> std::result::Result<Latents, EngineError> {
+    ) -> std::result::Result<Vec<Tensor>, EngineError> {
         let Watch { timings, observer, trace } = watch;
         let n_steps = run.n_steps() as u32;
         let mut n_calls = 0;
@@ -53,7 +45,7 @@ impl FluxEngine {
                 return Err(EngineError::Cancelled);
             }
         }
-        unpacked(&run.latents, run.grid).map(Latents).map_err(|error| failed(&error))
+        unpacked(&run.latents, run.grid).map_err(|error| failed(&error))
     }
 
     /// One Euler step of every picture of the batch.

@@ -1,36 +1,32 @@
 //! FLUX.1: one engine for dev, schnell, Kontext and everything of their shape.
 //!
 //! Stages: [`encode`] makes text embeddings, [`prepare`] the latents, positions and conditioning, [`denoise`] runs the
-//! schedule, [`decode`] makes pictures. [`native`] lets a small model paint a large picture.
+//! schedule; the autoencoder's [`Codec`] makes pictures.
 
-mod decode;
 mod denoise;
 mod encode;
-mod native;
 mod prepare;
 
+use crate::canvas::{Canvas, Frame};
+use crate::codec::Codec;
 use crate::folder::Pipeline;
+use crate::run::{BATCH_MAX, PIXELS_MAX, STEPS_MAX, Watch, clocked, component, in_range, placed};
 use crate::settings::Settings;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
 use crate::trace::{Trace, Untraced};
 use domain::id::ModelId;
 use domain::quantity::Size;
-use engine::{Effective, Engine, EngineError, Fit, Observer, Output, Plan, Timings};
+use engine::{Effective, Engine, EngineError, Observer, Output, Plan, Timings};
 use imaging::Picture;
 use models::clip::ClipTextModel;
 use models::config;
 use models::flux::Flux;
 use models::t5::T5Encoder;
-use models::vae::{self, Autoencoder};
+use nn::Result;
 use nn::files::ModelFiles;
-use nn::{Result, Weights};
 use samplers::flow_match::FlowMatchConfig;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Pixels of a picture that the engine agrees to paint; above it memory, not patience, would run out.
-pub const PIXELS_MAX: u64 = 4096 * 4096;
-/// Steps of a schedule that the engine agrees to run.
-pub const STEPS_MAX: u32 = 1000;
 /// T5 tokens that FLUX was trained with at most.
 pub const SEQUENCE_LENGTH_MAX: u32 = 512;
 /// Latents per token, on each side.
@@ -46,8 +42,7 @@ pub struct FluxEngine {
     clip: ClipTextModel,
     t5: T5Encoder,
     transformer: Flux,
-    vae: Autoencoder,
-    vae_config: vae::Config,
+    codec: Codec,
     schedule_config: FlowMatchConfig,
 }
 
@@ -72,7 +67,6 @@ impl FluxEngine {
         let pipeline = Pipeline::of(files)?;
         let clip_config = config::read(files, "text_encoder", "config.json")?;
         let t5_config = config::read(files, "text_encoder_2", "config.json")?;
-        let vae_config = config::read(files, "vae", "config.json")?;
         let flux_config: models::flux::Config = config::read(files, "transformer", "config.json")?;
         Ok(Self {
             model,
@@ -83,9 +77,8 @@ impl FluxEngine {
             clip: component(files, "text_encoder", |weights| ClipTextModel::new(&clip_config, weights))?,
             t5: component(files, "text_encoder_2", |weights| T5Encoder::new(&t5_config, weights))?,
             transformer: component(files, "transformer", |weights| Flux::new(&flux_config, weights))?,
-            vae: component(files, "vae", |weights| Autoencoder::new(&vae_config, weights))?,
+            codec: Codec::load(files)?,
             schedule_config: prepare::schedule_config(files)?,
-            vae_config,
         })
     }
 
@@ -130,19 +123,20 @@ impl FluxEngine {
         observer: &mut dyn Observer,
         trace: &mut dyn Trace,
     ) -> std::result::Result<(Vec<Picture>, u32), EngineError> {
-        let native = native::Canvas::of(job, &self.settings, self.multiple());
+        let frame = Frame { size: job.size, strength: job.strength };
+        let canvas = Canvas::new(job.plan, frame, &self.settings, self.multiple());
         let texts = clocked(&mut timings.text, || self.encode_texts(job, trace))?;
-        let prepared = clocked(&mut timings.vae_encode, || self.prepare(job, &native, &texts, trace))?;
+        let prepared = clocked(&mut timings.vae_encode, || self.prepare(job, &canvas, &texts, trace))?;
         let steps_run = prepared.n_steps() as u32;
-        let latents = self.denoise(prepared, &texts, denoise::Watch { timings, observer, trace })?;
-        let decoded = clocked(&mut timings.vae_decode, || self.decode(&latents, trace))?;
-        let images = decoded.iter().map(|picture| native.finish(picture)).collect();
+        let latents = self.denoise(prepared, &texts, Watch { timings, observer, trace })?;
+        let decoded = clocked(&mut timings.vae_decode, || self.codec.decode(&latents, trace))?;
+        let images = decoded.iter().map(|picture| canvas.finish(picture)).collect();
         Ok((images, steps_run))
     }
 
     /// Pixels that both sides of a painted picture must be a multiple of.
     fn multiple(&self) -> u32 {
-        (self.vae_config.factor() * PATCH) as u32
+        (self.codec.factor() * PATCH) as u32
     }
 
     fn check<'a>(&self, plan: &'a Plan) -> std::result::Result<Job<'a>, EngineError> {
@@ -153,7 +147,7 @@ impl FluxEngine {
         let size = size.ok_or_else(|| EngineError::Refused("size: without a picture a size is needed".to_owned()))?;
         in_range("num_inference_steps", steps.into(), 1, STEPS_MAX.into())?;
         in_range("max_sequence_length", max_sequence_length.into(), 1, SEQUENCE_LENGTH_MAX.into())?;
-        in_range("batch", plan.batch.into(), 1, 64)?;
+        in_range("batch", plan.batch.into(), 1, BATCH_MAX.into())?;
         in_range("width x height in pixels", size.pixels(), 1, PIXELS_MAX)?;
         let strength = plan.strength.unwrap_or(settings.strength);
         if !(0.0..=1.0).contains(&strength) {
@@ -209,38 +203,4 @@ impl Engine for FluxEngine {
     fn run(&mut self, plan: &Plan, observer: &mut dyn Observer) -> std::result::Result<Output, EngineError> {
         self.run_traced(plan, observer, &mut Untraced)
     }
-}
-
-/// The reference picture in the size of the result.
-fn placed(source: &Picture, size: Size, fit: Fit) -> Picture {
-    match fit {
-        Fit::Cover => imaging::fit_cover(source, size),
-        Fit::Stretch => imaging::resize(source, size),
-    }
-}
-
-/// Loads one component and makes sure that its weights fit exactly.
-fn component<T>(files: &ModelFiles, name: &str, load: impl FnOnce(&Weights) -> Result<T>) -> Result<T> {
-    let weights = Weights::open(files, name)?;
-    let loaded = load(&weights)?;
-    weights.finish()?;
-    Ok(loaded)
-}
-
-fn clocked<T>(spent: &mut Duration, work: impl FnOnce() -> Result<T>) -> std::result::Result<T, EngineError> {
-    let begin = Instant::now();
-    let result = work().map_err(|error| failed(&error));
-    *spent = begin.elapsed();
-    result
-}
-
-fn failed(error: &nn::Error) -> EngineError {
-    EngineError::Failed(error.to_string())
-}
-
-fn in_range(field: &str, value: u64, min: u64, max: u64) -> std::result::Result<(), EngineError> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(EngineError::Refused(format!("{field}: got {value}; allowed: {min} to {max}")))
 }

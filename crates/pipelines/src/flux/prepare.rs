@@ -1,20 +1,19 @@
 //! Noise, latents, positions and conditioning: all that a run starts from.
 
 use super::encode::Texts;
-use super::native::Canvas;
 use super::{FluxEngine, Job, PATCH};
+use crate::canvas::Canvas;
 use crate::folder::Pipeline;
+use crate::run::Draws;
 use crate::trace::Trace;
 use candle_core::Tensor;
 use imaging::Picture;
 use models::flux::{image_positions, text_positions};
-use models::vae::LatentDistribution;
 use nn::files::ModelFiles;
 use nn::rope::Rope;
 use nn::values;
 use nn::{Error, Result};
 use samplers::flow_match::{FlowMatchConfig, FlowMatchSchedule, TimeShift};
-use samplers::noise::TorchGenerator;
 use serde::Deserialize;
 
 /// The largest reference picture of Kontext, pixels: about what the model was trained with.
@@ -59,13 +58,13 @@ impl FluxEngine {
     pub(super) fn prepare(
         &self,
         job: &Job<'_>,
-        canvas: &Canvas<'_>,
+        canvas: &Canvas,
         texts: &Texts,
         trace: &mut dyn Trace,
     ) -> Result<Prepared> {
-        let mut draws = Draws { generator: TorchGenerator::new(job.plan.seed), n_drawn: 0 };
+        let mut draws = Draws::new(job.plan.seed);
         let multiple = self.multiple();
-        let padded = canvas.padded_size(multiple);
+        let padded = canvas.padded_size();
         let grid = Grid { rows: (padded.height / multiple) as usize, columns: (padded.width / multiple) as usize };
         let schedule = FlowMatchSchedule::new(&self.schedule_config, job.steps as usize, grid.rows * grid.columns)
             .map_err(|error| Error::Shape(error.to_string()))?;
@@ -78,14 +77,15 @@ impl FluxEngine {
         match (self.pipeline, &job.plan.source) {
             (_, None) => {}
             (Pipeline::Flux, Some(_)) => {
-                let picture = canvas.source(multiple).expect("a plan's picture is on its canvas, this is a bug");
-                let distribution = self.vae_encode(&picture, trace)?;
+                let picture = canvas.source().expect("a plan's picture is on its canvas, this is a bug");
+                let distribution = self.codec.encode(0, &picture, trace)?;
                 let noise = draws.draw(distribution.mean.dims(), trace)?;
-                clean = Some(pack(&self.scaled(&distribution.sample(&noise)?)?)?);
+                clean = Some(pack(&self.codec.scaled(&distribution.sample(&noise)?)?)?);
                 first_step = schedule.first_step(job.strength).min(schedule.n_steps() - 1);
             }
             (Pipeline::FluxKontext, Some(source)) => {
-                let latent = self.scaled(&self.vae_encode(&reference_picture(source, multiple), trace)?.mean)?;
+                let latent =
+                    self.codec.scaled(&self.codec.encode(0, &reference_picture(source, multiple), trace)?.mean)?;
                 let (_, _, h, w) = latent.dims4()?;
                 reference_positions = image_positions(1, h / PATCH, w / PATCH);
                 conditioning = Conditioning::Sequence(pack(&latent)?);
@@ -93,7 +93,7 @@ impl FluxEngine {
         }
 
         let n_pictures = job.plan.batch as usize;
-        let shape = [n_pictures, self.vae_config.latent_channels, PATCH * grid.rows, PATCH * grid.columns];
+        let shape = [n_pictures, self.codec.n_channels(), PATCH * grid.rows, PATCH * grid.columns];
         let noise = pack(&draws.draw(&shape, trace)?)?;
         let mix = schedule.noise_mix(first_step);
         let start = |idx: usize| -> Result<Tensor> {
@@ -115,37 +115,6 @@ impl FluxEngine {
             first_step,
             grid,
         })
-    }
-
-    fn vae_encode(&self, picture: &Picture, trace: &mut dyn Trace) -> Result<LatentDistribution> {
-        let image = crate::pixels::to_tensor(picture)?;
-        trace.see("vae_encode_0.input", &image);
-        let distribution = self.vae.encode(&image)?;
-        trace.see("vae_encode_0.mean", &distribution.mean);
-        trace.see("vae_encode_0.logvar", &distribution.logvar);
-        Ok(distribution)
-    }
-
-    /// A latent on the transformer's scale.
-    fn scaled(&self, latent: &Tensor) -> Result<Tensor> {
-        let shift = self.vae_config.shift_factor.unwrap_or(0.0);
-        Ok(((latent - shift)? * self.vae_config.scaling_factor)?)
-    }
-}
-
-/// Random numbers, in the reference's order.
-struct Draws {
-    generator: TorchGenerator,
-    n_drawn: usize,
-}
-
-impl Draws {
-    fn draw(&mut self, shape: &[usize], trace: &mut dyn Trace) -> Result<Tensor> {
-        let n = shape.iter().product();
-        let noise = values::tensor(self.generator.randn_f32(n), shape)?;
-        trace.see(&format!("rng_draw_{}", self.n_drawn), &noise);
-        self.n_drawn += 1;
-        Ok(noise)
     }
 }
 

@@ -3,50 +3,62 @@
 //! The picture is painted at the model's own area and enlarged; the fine luminance detail of the reference, which the
 //! small painting could not hold, is laid over it, the less the more `strength` lets the result leave the reference.
 
-use super::{Job, placed};
+use crate::run::placed;
 use crate::settings::Settings;
 use domain::quantity::Size;
+use engine::Plan;
 use imaging::Picture;
 
 /// Where a picture is painted, and how it becomes the result.
-pub(super) struct Canvas<'a> {
-    job: &'a Job<'a>,
+pub(crate) struct Canvas {
     /// The reference in the size of the result.
     placed: Option<Picture>,
     /// What the model paints, before padding.
     size: Size,
+    /// Pixels that both sides of what the model paints must be a multiple of.
+    multiple: u32,
+    frame: Frame,
 }
 
-impl<'a> Canvas<'a> {
-    pub(super) fn of(job: &'a Job<'a>, settings: &Settings, multiple: u32) -> Self {
-        let placed = job.plan.source.as_ref().map(|source| placed(source, job.size, job.plan.fit));
-        let size = settings.native_pixels.map_or(job.size, |side| native_size(job.size, side, multiple));
-        Self { job, placed, size }
+/// What was asked for, defaults filled in.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    /// Of the result.
+    pub(crate) size: Size,
+    pub(crate) strength: f64,
+}
+
+impl Canvas {
+    pub(crate) fn new(plan: &Plan, frame: Frame, settings: &Settings, multiple: u32) -> Self {
+        let placed = plan.source.as_ref().map(|source| placed(source, frame.size, plan.fit));
+        let size = settings.native_pixels.map_or(frame.size, |side| native_size(frame.size, side, multiple));
+        Self { placed, size, multiple, frame }
     }
 
-    /// What the model paints, both sides multiples of `multiple`.
-    pub(super) fn padded_size(&self, multiple: u32) -> Size {
-        Size::new(self.size.width.next_multiple_of(multiple), self.size.height.next_multiple_of(multiple))
+    /// What the model paints, padding included.
+    pub(crate) fn padded_size(&self) -> Size {
+        Size::new(self.size.width.next_multiple_of(self.multiple), self.size.height.next_multiple_of(self.multiple))
     }
 
     /// The reference as the model sees it.
-    pub(super) fn source(&self, multiple: u32) -> Option<Picture> {
+    pub(crate) fn source(&self) -> Option<Picture> {
         let placed = self.placed.as_ref()?;
-        Some(imaging::pad_to_multiple(&imaging::resize(placed, self.size), multiple))
+        Some(imaging::pad_to_multiple(&imaging::resize(placed, self.size), self.multiple))
     }
 
     /// The result from what was painted.
-    pub(super) fn finish(&self, painted: &Picture) -> Picture {
+    pub(crate) fn finish(&self, painted: &Picture) -> Picture {
         let painted = imaging::crop(painted, self.size);
-        if self.size == self.job.size {
+        let Frame { size, strength } = self.frame;
+        if self.size == size {
             return painted;
         }
-        let enlarged = imaging::resize(&painted, self.job.size);
+        let enlarged = imaging::resize(&painted, size);
         match &self.placed {
             None => enlarged,
             Some(reference) => {
-                let blurred = imaging::resize(&imaging::resize(reference, self.size), self.job.size);
-                lay_detail(&enlarged, reference, &blurred, 1.0 - self.job.strength as f32)
+                let blurred = imaging::resize(&imaging::resize(reference, self.size), size);
+                lay_detail(&enlarged, reference, &blurred, 1.0 - strength as f32)
             }
         }
     }

@@ -1,0 +1,82 @@
+//! What every family's runs have in common: limits, loading, noise, clocks.
+
+use crate::trace::Trace;
+use candle_core::Tensor;
+use domain::quantity::Size;
+use engine::{EngineError, Fit, Observer, Timings};
+use imaging::Picture;
+use nn::files::ModelFiles;
+use nn::{Result, Weights, values};
+use samplers::noise::TorchGenerator;
+use std::time::{Duration, Instant};
+
+/// Pixels of a picture that an engine agrees to paint; above it memory, not patience, would run out.
+pub(crate) const PIXELS_MAX: u64 = 4096 * 4096;
+/// Steps of a schedule that an engine agrees to run.
+pub(crate) const STEPS_MAX: u32 = 1000;
+/// Pictures of a batch that an engine agrees to paint.
+pub(crate) const BATCH_MAX: u32 = 64;
+
+/// Everybody who follows a run.
+pub(crate) struct Watch<'a> {
+    pub(crate) timings: &'a mut Timings,
+    pub(crate) observer: &'a mut dyn Observer,
+    pub(crate) trace: &'a mut dyn Trace,
+}
+
+/// Random numbers, in the reference's order.
+pub(crate) struct Draws {
+    generator: TorchGenerator,
+    n_drawn: usize,
+}
+
+impl Draws {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { generator: TorchGenerator::new(seed), n_drawn: 0 }
+    }
+
+    pub(crate) fn draw(&mut self, shape: &[usize], trace: &mut dyn Trace) -> Result<Tensor> {
+        let n = shape.iter().product();
+        let noise = values::tensor(self.generator.randn_f32(n), shape)?;
+        trace.see(&format!("rng_draw_{}", self.n_drawn), &noise);
+        self.n_drawn += 1;
+        Ok(noise)
+    }
+}
+
+/// Loads one component and makes sure that its weights fit exactly.
+pub(crate) fn component<T>(files: &ModelFiles, name: &str, load: impl FnOnce(&Weights) -> Result<T>) -> Result<T> {
+    let weights = Weights::open(files, name)?;
+    let loaded = load(&weights)?;
+    weights.finish()?;
+    Ok(loaded)
+}
+
+/// The reference picture in the size of the result.
+pub(crate) fn placed(source: &Picture, size: Size, fit: Fit) -> Picture {
+    match fit {
+        Fit::Cover => imaging::fit_cover(source, size),
+        Fit::Stretch => imaging::resize(source, size),
+    }
+}
+
+pub(crate) fn clocked<T>(
+    spent: &mut Duration,
+    work: impl FnOnce() -> Result<T>,
+) -> std::result::Result<T, EngineError> {
+    let begin = Instant::now();
+    let result = work().map_err(|error| failed(&error));
+    *spent = begin.elapsed();
+    result
+}
+
+pub(crate) fn failed(error: &nn::Error) -> EngineError {
+    EngineError::Failed(error.to_string())
+}
+
+pub(crate) fn in_range(field: &str, value: u64, min: u64, max: u64) -> std::result::Result<(), EngineError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(EngineError::Refused(format!("{field}: got {value}; allowed: {min} to {max}")))
+}
