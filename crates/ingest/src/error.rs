@@ -6,6 +6,7 @@
 use domain::fault::{ErrorCode, Fault};
 use domain::limits::URL_CHARS_MAX;
 use imaging::ImageError;
+use transport::TransportError;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
@@ -61,6 +62,17 @@ impl FetchError {
             _ => ErrorCode::SourceUnavailable,
         };
         Fault::new(code, format!("image: {self}"))
+    }
+}
+
+impl From<TransportError> for FetchError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Connect => Self::Connect,
+            TransportError::Tls => Self::Tls,
+            TransportError::BadAnswer => Self::BadAnswer,
+            TransportError::TooManyBytes(bytes_max) => Self::TooManyBytes(bytes_max),
+        }
     }
 }
 

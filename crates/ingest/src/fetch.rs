@@ -1,6 +1,5 @@
 //! From a URL to checked bytes.
 
-use crate::connect;
 use crate::data_uri;
 use crate::error::FetchError;
 use crate::http1::{self, Answer};
@@ -14,14 +13,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
+use transport::{Tls, TransportError};
 
 /// Fetches pictures by a policy. Cheap to share, no state between fetches.
 pub struct Fetcher {
     policy: FetchPolicy,
     resolver: Arc<dyn Resolver>,
-    connector: TlsConnector,
+    tls: Tls,
 }
 
 /// The bytes of an image file whose header is in order.
@@ -38,8 +36,8 @@ impl Fetcher {
     }
 
     pub fn with_resolver(policy: FetchPolicy, resolver: Arc<dyn Resolver>) -> Result<Self, Invalid> {
-        let connector = connect::connector(&policy)?;
-        Ok(Self { policy, resolver, connector })
+        let tls = Tls::new(policy.extra_roots_pem.as_deref())?;
+        Ok(Self { policy, resolver, tls })
     }
 
     /// The picture at an http, https or `data:` URL.
@@ -75,13 +73,15 @@ impl Fetcher {
 
     async fn ask(&self, target: &Target) -> Result<Answer, FetchError> {
         let addresses = self.addresses(target).await?;
-        let connecting = timeout(self.policy.connect_time_max, connect::open(&addresses, target.port()));
-        let stream = connecting.await.unwrap_or(Err(FetchError::Connect))?;
+        let limit = self.policy.connect_time_max;
+        let connecting = timeout(limit, transport::open(&addresses, target.port()));
+        let stream = connecting.await.unwrap_or(Err(TransportError::Connect))?;
         if !target.is_https() {
             return http1::get(stream, target, self.policy.bytes_max).await;
         }
-        let encrypting = connect::encrypt(&self.connector, server_name(target)?, stream);
-        let stream = timeout(self.policy.connect_time_max, encrypting).await.unwrap_or(Err(FetchError::Connect))?;
+        let host = target.host()?;
+        let encrypting = timeout(limit, self.tls.encrypt(&host, stream));
+        let stream = encrypting.await.unwrap_or(Err(TransportError::Connect))?;
         http1::get(stream, target, self.policy.bytes_max).await
     }
 
@@ -93,13 +93,6 @@ impl Fetcher {
         };
         let usable = self.policy.usable(&found);
         if usable.is_empty() { Err(refusal) } else { Ok(usable) }
-    }
-}
-
-fn server_name(target: &Target) -> Result<ServerName<'static>, FetchError> {
-    match target.place()? {
-        Place::Address(address) => Ok(ServerName::IpAddress(address.into())),
-        Place::Name(name) => ServerName::try_from(name).map_err(|_| FetchError::Tls),
     }
 }
 

@@ -1,19 +1,12 @@
 //! One GET over one connection, with the body cut off at the limit.
 
-use crate::connect::Stream;
 use crate::error::FetchError;
 use crate::target::Target;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::Builder;
-use hyper_util::rt::TokioIo;
-use tokio::task::JoinHandle;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::Empty;
+use transport::{Body, Stream, exchange};
 
-const HEADERS_MAX: usize = 64;
-/// The head of an answer, and what is read of its body at once.
-const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// No image is told by fewer bytes; with so many an answer that is none can be hung up on.
 const MAGIC_BYTES: usize = 32;
 
@@ -29,37 +22,19 @@ pub(crate) async fn get(
     target: &Target,
     bytes_max: usize,
 ) -> Result<Answer, FetchError> {
-    let (mut sender, connection) = Builder::new()
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| FetchError::BadAnswer)?;
-    // Dropped with this future, on success, error and timeout alike, and the connection with it.
-    let _driver = Driver(tokio::spawn(async move {
-        // Its error comes to us through the answer as well.
-        let _ = connection.await;
-    }));
-    let answer = sender.send_request(request(target)?).await.map_err(|_| FetchError::BadAnswer)?;
-    match answer.status() {
-        StatusCode::OK => picture(answer, bytes_max).await.map(Answer::Picture),
+    let answer = exchange(stream, request(target)?).await?;
+    match answer.status {
+        StatusCode::OK if is_encoded(&answer.headers) => Err(FetchError::Encoded),
+        StatusCode::OK => picture(answer.body, bytes_max).await.map(Answer::Picture),
         StatusCode::MOVED_PERMANENTLY
         | StatusCode::FOUND
         | StatusCode::SEE_OTHER
         | StatusCode::TEMPORARY_REDIRECT
         | StatusCode::PERMANENT_REDIRECT => {
-            let location = answer.headers().get(header::LOCATION).ok_or(FetchError::BadRedirect)?;
+            let location = answer.headers.get(header::LOCATION).ok_or(FetchError::BadRedirect)?;
             Ok(Answer::Redirect(location.as_bytes().to_vec()))
         }
         status => Err(FetchError::Status(status.as_u16())),
-    }
-}
-
-struct Driver(JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -74,23 +49,18 @@ fn request(target: &Target) -> Result<Request<Empty<Bytes>>, FetchError> {
         .map_err(|_| FetchError::BadUrl)
 }
 
-async fn picture(answer: Response<Incoming>, bytes_max: usize) -> Result<Bytes, FetchError> {
-    if is_encoded(answer.headers()) {
-        return Err(FetchError::Encoded);
-    }
-    let mut body = answer.into_body();
+async fn picture(mut body: Body, bytes_max: usize) -> Result<Bytes, FetchError> {
     // What the host announces; what it sends is counted below.
-    if body.size_hint().lower() > bytes_max as u64 {
+    if body.announced_bytes() > bytes_max as u64 {
         return Err(FetchError::TooManyBytes(bytes_max));
     }
     let mut bytes = Vec::new();
     let mut is_image = false;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| FetchError::BadAnswer)?.into_data() else { continue };
-        if bytes.len() + data.len() > bytes_max {
+    while let Some(chunk) = body.chunk().await? {
+        if bytes.len() + chunk.len() > bytes_max {
             return Err(FetchError::TooManyBytes(bytes_max));
         }
-        bytes.extend_from_slice(&data);
+        bytes.extend_from_slice(&chunk);
         if !is_image && bytes.len() >= MAGIC_BYTES {
             imaging::format::recognize(&bytes)?;
             is_image = true;

@@ -10,7 +10,6 @@ pub mod fetch;
 pub mod policy;
 pub mod resolve;
 
-mod connect;
 mod data_uri;
 mod http1;
 mod target;

@@ -75,6 +75,14 @@ impl Target {
         }
     }
 
+    /// Whose certificate must be shown.
+    pub(crate) fn host(&self) -> Result<String, FetchError> {
+        Ok(match self.place()? {
+            Place::Address(address) => address.to_string(),
+            Place::Name(name) => name,
+        })
+    }
+
     /// For the `Host` header: the port only where it is not the scheme's own.
     pub(crate) fn authority(&self) -> &str {
         &self.url[Position::BeforeHost..Position::AfterPort]

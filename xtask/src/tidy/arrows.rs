@@ -10,16 +10,17 @@ use super::tree::File;
 const MAP: &str = "ARCHITECTURE.md";
 
 /// Every crate and the crates of ours that it may use, from the ground up. An arrow never points upwards.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("domain", &[]),
     ("kernels", &[]),
     ("nn", &["kernels"]),
     ("samplers", &["domain"]),
     ("imaging", &["domain"]),
+    ("transport", &["domain"]),
     ("models", &["nn"]),
     ("engine", &["domain", "imaging"]),
     ("store", &["domain"]),
-    ("ingest", &["domain", "imaging"]),
+    ("ingest", &["domain", "imaging", "transport"]),
     ("hub", &["domain"]),
     ("pipelines", &["domain", "imaging", "engine", "hub", "models", "samplers", "nn"]),
     ("app", &["domain", "imaging", "store", "ingest", "hub"]),
