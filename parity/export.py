@@ -14,7 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from safetensors.torch import load_file
 
-from reference import arithmetic, layers, models, recorder, refusals, tokens
+from reference import arithmetic, canny, layers, models, recorder, refusals, tokens
 from reference.cases import CASES
 
 HERE = Path(__file__).resolve().parent
@@ -25,7 +25,7 @@ VAE_TOLERANCE = 3e-4
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["noise", "schedules", "layers", "tokens", "refusals", "models", "cases", "check"])
+    parser.add_argument("what", choices=["noise", "schedules", "layers", "tokens", "refusals", "canny", "models", "cases", "check"])
     parser.add_argument("names", nargs="*", help="of models or cases; all when left out")
     parser.add_argument("--goldens", type=Path, default=HERE / "goldens", help="the folder read and written")
     options = parser.parse_args()
@@ -43,6 +43,8 @@ def main() -> int:
             tokens.record_tokens(goldens / "tokenizers" / "tokens.json", goldens)
         case "refusals":
             refusals.record_refusals(goldens / "refusals.json", goldens)
+        case "canny":
+            canny.record_canny(goldens / "canny")
         case "models":
             for name in names or models.MODELS:
                 build(name, goldens)

@@ -1,8 +1,9 @@
-//! Bytes to pixels and back: sniff, limit, decode, orient, resize, fit, pad, encode, thumbnail.
+//! Bytes to pixels and back: sniff, limit, decode, orient, resize, fit, pad, encode, thumbnail; and edges.
 //!
 //! Deliberately absent: files, the network, async. Everything here is a function of its arguments, and whatever the
 //! bytes are, the answer is a picture or an [`ImageError`]: never a panic, never an allocation beyond the limits.
 
+pub mod canny;
 pub mod decode;
 pub mod encode;
 pub mod error;
@@ -17,6 +18,7 @@ mod raster;
 mod tiff;
 mod webp;
 
+pub use canny::{Canny, canny};
 pub use decode::{Header, decode, probe};
 pub use encode::{Metadata, encode};
 pub use error::ImageError;

@@ -1,5 +1,6 @@
 //! What Pillow makes of the same files, and what hostile bytes cannot do.
 
+mod canny;
 mod color;
 mod encode;
 mod hostile;
