@@ -71,6 +71,8 @@ pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::SourceUnavailable => StatusCode::FAILED_DEPENDENCY,
         ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::Failed | ErrorCode::Cancelled | ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorCode::Failed | ErrorCode::Unsafe | ErrorCode::Cancelled | ErrorCode::Internal => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }

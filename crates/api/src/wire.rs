@@ -92,7 +92,7 @@ pub(crate) struct Input {
 pub(crate) struct Output {
     result: Vec<String>,
     low_res_urls: Vec<String>,
-    /// Always false: no checker runs here.
+    /// True for a picture that the provider who painted it withheld; what is served is black. No checker runs here.
     #[serde(rename = "Has_NSFW_Content")]
     has_nsfw_content: Vec<bool>,
     /// The weights that painted.
@@ -152,7 +152,7 @@ impl Output {
         Self {
             result: painting.images.iter().map(|painted| links.result(&painted.image)).collect(),
             low_res_urls: painting.images.iter().map(|painted| links.result(&painted.thumbnail)).collect(),
-            has_nsfw_content: vec![false; painting.images.len()],
+            has_nsfw_content: painting.images.iter().map(|painted| painted.withheld).collect(),
             model: painting.model.to_string(),
         }
     }

@@ -25,6 +25,8 @@ pub enum ErrorCode {
     RateLimited,
     /// The task failed while running.
     Failed,
+    /// Who paints will not, because of what is asked for or of what came out.
+    Unsafe,
     /// The task was cancelled.
     Cancelled,
     /// A full queue, absent weights, a server that drains; try again later.
@@ -34,7 +36,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::NotFound,
@@ -45,6 +47,7 @@ impl ErrorCode {
         Self::SourceUnavailable,
         Self::RateLimited,
         Self::Failed,
+        Self::Unsafe,
         Self::Cancelled,
         Self::Unavailable,
         Self::Internal,
@@ -63,6 +66,7 @@ impl ErrorCode {
             Self::SourceUnavailable => "Image URL Error",
             Self::RateLimited => "Rate Limit Error",
             Self::Failed => "Generation Error",
+            Self::Unsafe => "Safety Error",
             Self::Cancelled => "Cancelled",
             Self::Unavailable => "Service Unavailable",
             Self::Internal => "Internal Server Error",
@@ -82,6 +86,7 @@ impl ErrorCode {
             Self::SourceUnavailable => "source_unavailable",
             Self::RateLimited => "rate_limited",
             Self::Failed => "failed",
+            Self::Unsafe => "unsafe",
             Self::Cancelled => "cancelled",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",

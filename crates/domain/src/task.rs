@@ -59,6 +59,8 @@ pub struct Painting {
 pub struct PaintedImage {
     pub image: BlobKey,
     pub thumbnail: BlobKey,
+    /// Who painted it withheld it as unsafe; what is stored is black.
+    pub withheld: bool,
 }
 
 impl TaskState {

@@ -46,6 +46,7 @@ impl Engine for FakeEngine {
         };
         Ok(Output {
             images: (0..plan.batch).map(tint).collect(),
+            withheld: Vec::new(),
             model: self.model.clone(),
             effective: Effective {
                 size,

@@ -29,6 +29,11 @@ pub trait Engine: Send {
 /// Told of each step; answers whether to go on.
 pub trait Observer {
     fn step(&mut self, report: StepReport) -> ControlFlow<()>;
+
+    /// Whether to go on, asked in the middle of a step by an engine that waits for somebody else.
+    fn go_on(&mut self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }
 
 /// Everything that decides the pictures: the same plan with the same weights gives the same bytes.
@@ -89,6 +94,8 @@ pub enum Fit {
 #[derive(Clone, Debug)]
 pub struct Output {
     pub images: Vec<Picture>,
+    /// For each picture, whether who painted it withheld it as unsafe; it is black then. Empty: nobody looked.
+    pub withheld: Vec<bool>,
     pub model: ModelId,
     pub effective: Effective,
     pub timings: Timings,
@@ -141,6 +148,16 @@ pub enum EngineError {
     /// The computation failed; trying again may help.
     #[error("the engine failed: {0}")]
     Failed(String),
+    /// Who paints will not, because of what is asked for or of what came out; trying again is in vain.
+    #[error("refused as unsafe: {0}")]
+    Unsafe(String),
+    /// Somebody else has painted, or may have, and wants to be paid for it, but the result is lost: trying again could
+    /// pay twice.
+    #[error("the result is lost: {0}")]
+    Lost(String),
+    /// Somebody else's service does not take us as a customer; for the operator to mend.
+    #[error("the service does not let us in: {0}")]
+    Denied(String),
 }
 
 /// An observer that lets everything pass.
@@ -152,11 +169,25 @@ impl Observer for Unobserved {
     }
 }
 
+/// Where a model does its work, and with what it shares its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// On this machine's device, one picture after the other.
+    Device,
+    /// On somebody else's machine, which does many at a time.
+    Remote,
+}
+
 /// Where engines come from: the weights that are installed here.
 pub trait EngineSource: Send + Sync {
     /// The model that will serve an app that lists these, best first; `None`: no weights of any are installed.
     fn model_for(&self, models: &[ModelId]) -> Option<ModelId>;
 
-    /// Loads an engine; slow. Called on the device thread.
+    /// Loads an engine; slow. Called on the thread that will own it.
     fn load(&self, model: &ModelId) -> Result<Box<dyn Engine>, EngineError>;
+
+    /// Where a model that [`EngineSource::model_for`] named does its work.
+    fn lane_of(&self, _model: &ModelId) -> Lane {
+        Lane::Device
+    }
 }

@@ -77,6 +77,9 @@ struct PaintingRecord {
 struct ImageRecord {
     image: String,
     thumbnail: String,
+    /// Rows of earlier versions are silent.
+    #[serde(default)]
+    withheld: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,6 +138,7 @@ impl From<&Painting> for PaintingRecord {
         let image = |painted: &PaintedImage| ImageRecord {
             image: painted.image.as_str().to_owned(),
             thumbnail: painted.thumbnail.as_str().to_owned(),
+            withheld: painted.withheld,
         };
         Self {
             images: painting.images.iter().map(image).collect(),
@@ -154,6 +158,7 @@ impl TryFrom<PaintingRecord> for Painting {
             Ok::<_, Unreadable>(PaintedImage {
                 image: BlobKey::parse(&record.image).ok_or("painting.images.image")?,
                 thumbnail: BlobKey::parse(&record.thumbnail).ok_or("painting.images.thumbnail")?,
+                withheld: record.withheld,
             })
         };
         Ok(Self {
@@ -226,7 +231,7 @@ mod tests {
     fn a_painting_survives_its_row() {
         let key = |text| BlobKey::parse(text).unwrap();
         let painting = Painting {
-            images: vec![PaintedImage { image: key("r-1.png"), thumbnail: key("t-1.jpeg") }],
+            images: vec![PaintedImage { image: key("r-1.png"), thumbnail: key("t-1.jpeg"), withheld: true }],
             model: ModelId::parse("flux-dev").unwrap(),
             startup_s: 0.1 + 0.2,
             runtime_s: 1e-300,

@@ -61,10 +61,14 @@ impl<'a> Attempt<'a> {
             Order { model: model.clone(), plan: plan(request, app, source), lookout: Arc::clone(&self.lookout) };
         let painted = self.device.paint(order).await.map_err(|mishap| self.setback(&model, &mishap))?;
         self.stop_if_unwanted()?;
-        let Painted { output, loading } = painted;
+        let Painted { mut output, loading } = painted;
+        let withheld = std::mem::take(&mut output.withheld);
         let (model, ignored) = (output.model.clone(), ignored(request, &output));
         let files = self.encode(output).await?;
-        let images = self.upload(files).await?;
+        let mut images = self.upload(files).await?;
+        for (image, withheld) in images.iter_mut().zip(withheld) {
+            image.withheld = withheld;
+        }
         self.stop_if_unwanted()?;
         Ok(Painting {
             images,
@@ -148,6 +152,7 @@ impl<'a> Attempt<'a> {
             images.push(PaintedImage {
                 image: self.put("r", format, image).await?,
                 thumbnail: self.put("t", OutputFormat::Jpeg, thumbnail).await?,
+                withheld: false,
             });
         }
         Ok(images)
@@ -178,6 +183,9 @@ impl<'a> Attempt<'a> {
             Mishap::Engine(EngineError::Refused(reason)) => {
                 return never(Fault::new(ErrorCode::Failed, reason.clone()));
             }
+            Mishap::Engine(EngineError::Unsafe(reason)) => {
+                return never(Fault::new(ErrorCode::Unsafe, reason.clone()));
+            }
             _ => {}
         }
         // What is told here is for the operator; a client gets no insides.
@@ -187,6 +195,10 @@ impl<'a> Attempt<'a> {
                 let detail = format!("the weights of {model} cannot be used on this server");
                 never(Fault::new(ErrorCode::Unavailable, detail))
             }
+            Mishap::Engine(EngineError::Denied(_)) => {
+                never(Fault::new(ErrorCode::Unavailable, format!("{model} cannot be used on this server")))
+            }
+            Mishap::Engine(EngineError::Lost(reason)) => never(Fault::new(ErrorCode::Failed, reason.clone())),
             Mishap::Engine(_) => self.again(Fault::new(ErrorCode::Failed, "the engine failed while painting")),
             Mishap::Panicked | Mishap::Gone => {
                 self.again(Fault::new(ErrorCode::Failed, "the engine crashed while painting"))

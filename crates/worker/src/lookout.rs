@@ -54,6 +54,10 @@ pub(crate) struct Steps(pub(crate) Arc<Lookout>);
 impl Observer for Steps {
     fn step(&mut self, report: StepReport) -> ControlFlow<()> {
         self.0.report(Progress { step: report.step, n_steps: report.n_steps });
+        self.go_on()
+    }
+
+    fn go_on(&mut self) -> ControlFlow<()> {
         match self.0.stop() {
             Some(_) => ControlFlow::Break(()),
             None => ControlFlow::Continue(()),
@@ -77,8 +81,11 @@ mod tests {
         let progress = Progress { step: 1, n_steps: 3 };
         assert_eq!(news.try_recv(), Ok(TaskEvent::Progress(task, progress)));
         assert_eq!(lookout.progress(), Some(progress));
+        assert_eq!(steps.go_on(), ControlFlow::Continue(()));
         lookout.ask_to_stop(Stop::Drain);
         lookout.ask_to_stop(Stop::Cancel);
+        assert_eq!(steps.go_on(), ControlFlow::Break(()));
+        assert!(news.try_recv().is_err(), "asking is no step");
         assert_eq!(steps.step(StepReport { step: 2, n_steps: 3 }), ControlFlow::Break(()));
         assert_eq!(lookout.stop(), Some(Stop::Drain));
     }

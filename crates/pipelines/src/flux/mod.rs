@@ -101,6 +101,7 @@ impl FluxEngine {
         timings.total = started.elapsed();
         Ok(Output {
             images,
+            withheld: Vec::new(),
             model: self.model.clone(),
             effective: Effective {
                 size: job.size,

@@ -138,7 +138,11 @@ pub(crate) fn request(app_name: &str) -> GenerationRequest {
 
 pub(crate) fn painting(name: &str) -> Painting {
     Painting {
-        images: vec![PaintedImage { image: blob(&format!("r-{name}")), thumbnail: blob(&format!("t-{name}")) }],
+        images: vec![PaintedImage {
+            image: blob(&format!("r-{name}")),
+            thumbnail: blob(&format!("t-{name}")),
+            withheld: false,
+        }],
         model: ModelId::parse("fake").unwrap(),
         startup_s: 0.5,
         runtime_s: 1.25,

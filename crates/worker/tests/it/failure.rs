@@ -61,6 +61,24 @@ async fn what_no_attempt_can_mend_is_tried_once() {
 }
 
 #[tokio::test]
+async fn what_a_provider_has_refused_or_may_have_been_paid_for_is_not_tried_again() {
+    let bench = Bench::new();
+    let worker = bench.start(Ownership::Sole);
+    let cases = [
+        ("unsafe please", ErrorCode::Unsafe, "not in this house"),
+        ("lose please", ErrorCode::Failed, "painted, but nobody knows what"),
+        ("deny please", ErrorCode::Unavailable, "model-1 cannot be used on this server"),
+    ];
+    for (n, (prompt, code, detail)) in (1..).zip(cases) {
+        let id = bench.submit(n, |request| request.prompt = prompt.to_owned()).await;
+        let fault = bench.fault(&id).await;
+        assert_eq!((fault.code, fault.detail.as_str()), (code, detail));
+        assert_eq!(bench.get(&id).await.attempt, 1, "{prompt}");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn who_waits_to_be_tried_again_holds_nobody_up() {
     let mut bench = Bench::new();
     bench.timing.retry_first = Duration::from_secs(600);

@@ -61,6 +61,26 @@ async fn the_same_request_and_seed_give_the_same_bytes() {
 }
 
 #[tokio::test]
+async fn a_picture_that_was_withheld_is_told_apart() {
+    let bench = Bench::new();
+    let worker = bench.start(Ownership::Sole);
+    let withheld = |n: u8, prompt: &'static str| {
+        let bench = &bench;
+        async move {
+            let change = |request: &mut domain::request::GenerationRequest| {
+                request.prompt = prompt.to_owned();
+                request.batch = Batch::new(2).unwrap();
+            };
+            let id = bench.submit(n, change).await;
+            bench.painting(&id).await.images.iter().map(|painted| painted.withheld).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(withheld(1, "withhold please").await, [false, true]);
+    assert_eq!(withheld(2, "a cat").await, [false, false], "nobody looked");
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn no_picture_tells_its_prompt() {
     let bench = Bench::new();
     let worker = bench.start(Ownership::Sole);

@@ -236,16 +236,20 @@ impl Engine for Counted {
         &self.model
     }
 
-    /// Knows two more prompts than the fake engine: `refuse please` and `weights please`.
+    /// Knows more prompts than the fake engine: `refuse please`, `weights please` and what a provider may say.
     fn run(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<Output, EngineError> {
         self.log.lock().unwrap().runs.push(plan.seed);
         match plan.prompt.as_str() {
             "refuse please" => return Err(EngineError::Refused("too small to paint".to_owned())),
             "weights please" => return Err(EngineError::Weights("/secret/place is broken".to_owned())),
+            "unsafe please" => return Err(EngineError::Unsafe("not in this house".to_owned())),
+            "lose please" => return Err(EngineError::Lost("painted, but nobody knows what".to_owned())),
+            "deny please" => return Err(EngineError::Denied("the secret account is empty".to_owned())),
             _ => {}
         }
         let output = self.inner.run(plan, &mut CountedSteps { observer, log: &self.log })?;
-        Ok(Output { model: self.model.clone(), ignored: vec!["negative_prompt".to_owned()], ..output })
+        let withheld = if plan.prompt == "withhold please" { vec![false, true] } else { Vec::new() };
+        Ok(Output { model: self.model.clone(), ignored: vec!["negative_prompt".to_owned()], withheld, ..output })
     }
 }
 
