@@ -46,19 +46,20 @@ impl Canvas {
         Some(imaging::pad_to_multiple(&imaging::resize(placed, self.size), self.multiple))
     }
 
-    /// The result from what was painted.
-    pub(crate) fn finish(&self, painted: &Picture) -> Picture {
-        let painted = imaging::crop(painted, self.size);
+    /// The results from what was painted.
+    pub(crate) fn finish(&self, painted: &[Picture]) -> Vec<Picture> {
         let Frame { size, strength } = self.frame;
+        let cropped = painted.iter().map(|picture| imaging::crop(picture, self.size));
         if self.size == size {
-            return painted;
+            return cropped.collect();
         }
-        let enlarged = imaging::resize(&painted, size);
+        let enlarged = cropped.map(|picture| imaging::resize(&picture, size));
         match &self.placed {
-            None => enlarged,
+            None => enlarged.collect(),
             Some(reference) => {
                 let blurred = imaging::resize(&imaging::resize(reference, self.size), size);
-                lay_detail(&enlarged, reference, &blurred, 1.0 - strength as f32)
+                let weight = 1.0 - strength as f32;
+                enlarged.map(|picture| lay_detail(&picture, reference, &blurred, weight)).collect()
             }
         }
     }

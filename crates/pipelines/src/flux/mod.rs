@@ -131,8 +131,7 @@ impl FluxEngine {
         let steps_run = prepared.n_steps() as u32;
         let latents = self.denoise(prepared, &texts, Watch { timings, observer, trace })?;
         let decoded = clocked(&mut timings.vae_decode, || self.codec.decode(&latents, trace))?;
-        let images = decoded.iter().map(|picture| canvas.finish(picture)).collect();
-        Ok((images, steps_run))
+        Ok((canvas.finish(&decoded), steps_run))
     }
 
     /// Pixels that both sides of a painted picture must be a multiple of.
