@@ -6,5 +6,7 @@ pub mod config;
 mod encoder;
 pub mod flux;
 pub mod probe;
+pub mod redux;
+pub mod siglip;
 pub mod t5;
 pub mod vae;
