@@ -88,10 +88,14 @@ impl Entry {
     }
 
     pub(crate) fn whole(&mut self, field: &'static str) -> Result<i64, HubError> {
+        self.whole_if_any(field)?.ok_or_else(|| self.missing(field, "a whole number"))
+    }
+
+    pub(crate) fn whole_if_any(&mut self, field: &'static str) -> Result<Option<i64>, HubError> {
         match self.value(field) {
-            Some(Value::Integer(number)) => Ok(number),
+            None => Ok(None),
+            Some(Value::Integer(number)) => Ok(Some(number)),
             Some(other) => Err(self.mistyped(field, &other, "a whole number")),
-            None => Err(self.missing(field, "a whole number")),
         }
     }
 

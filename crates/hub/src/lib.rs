@@ -6,4 +6,5 @@ pub mod catalogue;
 mod entry;
 pub mod error;
 pub mod installed;
+pub mod pattern;
 pub mod registry;

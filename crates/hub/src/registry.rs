@@ -2,9 +2,12 @@
 
 use crate::entry::{Entry, entries};
 use crate::error::HubError;
+use crate::pattern::Pattern;
 use domain::id::ModelId;
 
 const BUILT_IN: &str = include_str!("../data/models.toml");
+const BUILT_IN_FILES: &str = include_str!("../data/files.toml");
+const SHA256_DIGITS: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -32,6 +35,33 @@ pub struct ModelEntry {
     /// How the pipeline's class in `model_index.json` begins.
     pub pipeline: Option<String>,
     pub note: Option<String>,
+    /// What `pull` fetches; none: it cannot be pulled.
+    pub source: Option<Source>,
+}
+
+/// What of a repository this program reads, and on which terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// `owner/name` on huggingface.co.
+    pub repository: String,
+    /// A commit; or a branch, where no commit is known to us.
+    pub revision: String,
+    /// Each matches at least one file of the repository.
+    pub files: Vec<Pattern>,
+    /// What is known of single files at this revision.
+    pub known: Vec<KnownFile>,
+    pub licence_url: String,
+    /// The licence refuses commercial use.
+    pub non_commercial: bool,
+}
+
+/// What a file must be, whatever its hub says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownFile {
+    pub path: String,
+    pub bytes: Option<u64>,
+    /// 64 hexadecimal digits in lower case.
+    pub sha256: Option<String>,
 }
 
 /// Where a model comes from.
@@ -47,10 +77,14 @@ pub enum Origin {
 
 /// The weights that this version knows of.
 pub fn built_in() -> Registry {
-    parse("the built-in registry", BUILT_IN).expect("the built-in registry is valid, this is a bug")
+    let mut registry = parse("the built-in registry", BUILT_IN).expect("the built-in registry is valid, this is a bug");
+    add_files(&mut registry, "the built-in list of files", BUILT_IN_FILES)
+        .expect("the built-in list of files is valid, this is a bug");
+    registry
 }
 
-fn parse(file: &str, text: &str) -> Result<Registry, HubError> {
+/// A registry of this text's models alone; `file` is what errors call it.
+pub fn parse(file: &str, text: &str) -> Result<Registry, HubError> {
     let models = entries(file, text, "model")?.into_iter().map(model).collect::<Result<_, _>>()?;
     Ok(Registry { models })
 }
@@ -70,6 +104,7 @@ fn model(mut entry: Entry) -> Result<ModelEntry, HubError> {
         companions: companions(&mut entry)?,
         pipeline: entry.text_if_any("pipeline")?,
         note: entry.text_if_any("note")?,
+        source: source(&mut entry)?,
     };
     entry.nothing_else()?;
     Ok(model)
@@ -82,6 +117,54 @@ fn model_id(entry: &Entry, field: &str, id: &str) -> Result<ModelId, HubError> {
 fn companions(entry: &mut Entry) -> Result<Vec<ModelId>, HubError> {
     let ids = entry.texts_if_any("companions")?.unwrap_or_default();
     ids.iter().map(|id| model_id(entry, "companions", id)).collect()
+}
+
+fn source(entry: &mut Entry) -> Result<Option<Source>, HubError> {
+    let Some(files) = entry.texts_if_any("files")? else { return Ok(None) };
+    let pattern = |text: &String| {
+        Pattern::parse(text).ok_or_else(|| entry.wrong("files", format!("{text} is no path within a repository")))
+    };
+    let files = files.iter().map(pattern).collect::<Result<_, _>>()?;
+    Ok(Some(Source {
+        repository: entry.text("repository")?,
+        revision: entry.text("revision")?,
+        files,
+        known: Vec::new(),
+        licence_url: entry.text("licence_url")?,
+        non_commercial: entry.flag("non_commercial")?,
+    }))
+}
+
+fn add_files(registry: &mut Registry, file: &str, text: &str) -> Result<(), HubError> {
+    for mut entry in entries(file, text, "file")? {
+        let model = entry.text("model")?;
+        let known = known_file(&mut entry)?;
+        let place = registry.models.iter_mut().find(|place| place.id.as_str() == model);
+        let source = place.and_then(|place| place.source.as_mut());
+        let Some(source) = source.filter(|source| source.files.iter().any(|pattern| pattern.matches(&known.path)))
+        else {
+            return Err(entry.wrong("path", format!("{} is no file that {model} needs", known.path)));
+        };
+        source.known.push(known);
+    }
+    Ok(())
+}
+
+fn known_file(entry: &mut Entry) -> Result<KnownFile, HubError> {
+    let path = entry.text("path")?;
+    let bytes = entry.whole_if_any("bytes")?;
+    let bytes = bytes.map(|bytes| u64::try_from(bytes).map_err(|_| entry.wrong("bytes", "below zero"))).transpose()?;
+    let sha256 = entry.text_if_any("sha256")?;
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if let Some(wrong) = sha256.as_ref().filter(|text| text.len() != SHA256_DIGITS || !text.bytes().all(is_digit)) {
+        let allowed = format!("{SHA256_DIGITS} hexadecimal digits in lower case");
+        return Err(entry.wrong("sha256", format!("got {wrong}; allowed: {allowed}")));
+    }
+    if bytes.is_none() && sha256.is_none() {
+        return Err(entry.wrong("bytes, sha256", "missing; allowed: at least one of them"));
+    }
+    entry.nothing_else()?;
+    Ok(KnownFile { path, bytes, sha256 })
 }
 
 fn origin(entry: &mut Entry) -> Result<Origin, HubError> {
@@ -147,5 +230,52 @@ mod tests {
         let is_embedded = |model: &&ModelEntry| model.origin == Origin::Embedded;
         let embedded: Vec<&str> = registry.models().iter().filter(is_embedded).map(|model| model.id.as_str()).collect();
         assert_eq!(embedded, ["pentimento-nano"]);
+    }
+    #[test]
+    fn what_can_be_pulled_is_named_by_commit_or_branch_and_has_its_terms() {
+        let registry = built_in();
+        let pullable: Vec<&ModelEntry> = registry.models().iter().filter(|model| model.source.is_some()).collect();
+        for id in ["flux-dev", "flux-schnell", "flux-redux", "flux-canny", "flux-depth", "sdxl-base", "sdxl-turbo"] {
+            assert!(pullable.iter().any(|model| model.id.as_str() == id), "{id}");
+        }
+        for model in pullable {
+            let source = model.source.as_ref().unwrap();
+            let is_commit = source.revision.len() == 40 && source.revision.bytes().all(|b| b.is_ascii_hexdigit());
+            assert!(is_commit || source.revision == "main", "{}: {}", model.id, source.revision);
+            assert!(source.licence_url.starts_with("https://"), "{}", model.id);
+            assert!(
+                is_commit || source.known.is_empty(),
+                "{}: a branch moves on, and what is known would not",
+                model.id
+            );
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_source_names_the_field() {
+        let entry = |more: &str| {
+            format!(
+                "[[model]]\nid = 'a'\nname = 'A'\nlicence = 'MIT'\ngated = false\npaints = true\nrepository = 'o/a'\n\
+                 revision = 'main'\nlicence_url = 'https://x'\nnon_commercial = false\n{more}\n"
+            )
+        };
+        let read = |more: &str| parse("test", &entry(more));
+        assert!(read("files = ['*.json']").is_ok());
+        assert!(read("files = ['../*.json']").unwrap_err().to_string().contains("files: ../*.json is no path"));
+        let stray = read("").unwrap_err().to_string();
+        assert!(stray.contains("unknown field"), "terms without files are a mistake: {stray}");
+        let mut registry = read("files = ['*.json']").unwrap();
+        let mut add = |text: &str| add_files(&mut registry, "files", text).map_err(|error| error.to_string());
+        assert!(add("[[file]]\nmodel = 'a'\npath = 'x.json'\nbytes = 3\n").is_ok());
+        for (text, problem) in [
+            ("[[file]]\nmodel = 'a'\npath = 'x.bin'\nbytes = 3\n", "no file that a needs"),
+            ("[[file]]\nmodel = 'b'\npath = 'x.json'\nbytes = 3\n", "no file that b needs"),
+            ("[[file]]\nmodel = 'a'\npath = 'x.json'\nbytes = -3\n", "bytes: below zero"),
+            ("[[file]]\nmodel = 'a'\npath = 'x.json'\nsha256 = 'ABC'\n", "64 hexadecimal digits"),
+            ("[[file]]\nmodel = 'a'\npath = 'x.json'\n", "at least one"),
+        ] {
+            let error = add(text).unwrap_err();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 }
