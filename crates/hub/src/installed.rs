@@ -1,10 +1,11 @@
-//! Which weights lie on this machine: an operator's folder, and what travels inside the program.
+//! Which weights lie on this machine: an operator's folder, and what travels inside the program; and which models of
+//! others may be called from here.
 
 use crate::error::HubError;
-use crate::registry::{ModelEntry, Origin, Registry};
+use crate::registry::{ModelEntry, Provider, Registry};
 use domain::id::ModelId;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,8 @@ impl std::fmt::Debug for EmbeddedFile {
 pub struct Shelf {
     dir: Option<PathBuf>,
     models: BTreeMap<ModelId, Installed>,
+    /// Remote models whose provider lets us in.
+    remote: BTreeSet<ModelId>,
 }
 
 /// All that one engine is made of.
@@ -67,7 +70,7 @@ impl Shelf {
             let id = ModelId::parse(EMBEDDED_MODEL).expect("a valid id, this is a bug");
             models.insert(id, Installed::Embedded(EMBEDDED));
         }
-        Self { dir: None, models }
+        Self { dir: None, models, remote: BTreeSet::new() }
     }
 
     /// Also the models of a folder: a folder of model folders, each named by its model, or one model's own folder.
@@ -93,6 +96,19 @@ impl Shelf {
         // An empty folder is a place for weights to come; one with other things in it is more likely a mistake.
         let is_empty = fs::read_dir(&dir).map_err(unreadable)?.next().is_none();
         if n_found == 0 && !is_empty { Err(HubError::NoModel(dir)) } else { Ok(shelf) }
+    }
+
+    /// Also the models of these providers, whose keys somebody has.
+    #[must_use]
+    pub fn with_remote(mut self, providers: &[Provider], registry: &Registry) -> Self {
+        let callable = |model: &&ModelEntry| model.provider.is_some_and(|provider| providers.contains(&provider));
+        self.remote.extend(registry.models().iter().filter(callable).map(|model| model.id.clone()));
+        self
+    }
+
+    /// Whether this is a remote model that may be called.
+    pub fn is_remote(&self, id: &ModelId) -> bool {
+        self.remote.contains(id)
     }
 
     pub fn find(&self, id: &ModelId) -> Option<&Installed> {
@@ -121,11 +137,12 @@ impl Shelf {
         self.models.iter()
     }
 
-    /// The first of these that is installed with all that it needs and that this version can paint with; otherwise one sentence that says
-    /// which command installs the first of them.
+    /// The first of these that is installed with all that it needs, or may be called, and that this version can paint
+    /// with; otherwise one sentence that says which command installs the first of them.
     pub fn usable(&self, ids: &[ModelId], registry: &Registry) -> Result<ModelId, String> {
         let paints = |id: &ModelId| registry.get(id).is_none_or(|model| model.paints);
-        let usable = ids.iter().find(|id| paints(id) && self.parts(id, registry).is_ok());
+        let is_there = |id: &ModelId| self.is_remote(id) || self.parts(id, registry).is_ok();
+        let usable = ids.iter().find(|id| paints(id) && is_there(id));
         match (usable, ids.first()) {
             (Some(id), _) => Ok(id.clone()),
             (None, Some(first)) if paints(first) => {
@@ -140,8 +157,8 @@ impl Shelf {
     pub fn how_to_install(&self, id: &ModelId, registry: &Registry) -> String {
         let model = registry.get(id);
         let not_yet = "this version cannot paint with them yet";
-        if let Some(remote) = model.filter(|model| model.origin == Origin::Remote) {
-            return format!("{} is an API of its owner's, not weights; this version cannot call it yet", remote.name);
+        if let Some((remote, provider)) = model.and_then(|model| Some((model, model.provider?))) {
+            return format!("{} is an API of its owner's, not weights; {}", remote.name, provider.how_to_configure());
         }
         let is_of_use = model.is_none_or(|model| model.paints);
         if self.models.contains_key(id) && !is_of_use {
@@ -255,7 +272,11 @@ mod tests {
             message("flux-canny")
         );
         assert!(message("cartoon").contains("any SDXL checkpoint in the diffusers layout"), "{}", message("cartoon"));
-        assert!(message("ideogram-remix").ends_with("this version cannot call it yet"));
+        assert_eq!(
+            message("ideogram-remix"),
+            "Ideogram Remix is an API of its owner's, not weights; put its key into the environment variable \
+             PENTIMENTO_IDEOGRAM_KEY, or name a file that holds it: --ideogram-key-file"
+        );
         assert!(message("my-own").contains("put a folder in the diffusers layout at WEIGHTS/my-own"));
     }
 
@@ -271,6 +292,19 @@ mod tests {
         let shelf = Shelf::open(dir.path(), &registry).unwrap();
         let parts = shelf.parts(&redux, &registry).unwrap();
         assert!(matches!(parts.base, Some(Installed::Folder(folder)) if folder.ends_with("flux-dev")));
+    }
+
+    #[test]
+    fn a_remote_model_is_of_use_once_its_provider_lets_us_in() {
+        let registry = registry::built_in();
+        let remix = id("ideogram-remix");
+        let closed = Shelf::embedded().with_remote(&[], &registry);
+        assert!(
+            closed.usable(std::slice::from_ref(&remix), &registry).unwrap_err().contains("PENTIMENTO_IDEOGRAM_KEY")
+        );
+        let open = Shelf::embedded().with_remote(&[Provider::Ideogram], &registry);
+        assert_eq!(open.usable(&[id("flux-dev"), remix.clone()], &registry), Ok(remix.clone()));
+        assert!(open.is_remote(&remix) && !open.is_remote(&id("pentimento-nano")));
     }
 
     #[test]

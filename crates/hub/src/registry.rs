@@ -26,6 +26,8 @@ pub struct ModelEntry {
     /// This version can paint with them.
     pub paints: bool,
     pub origin: Origin,
+    /// Who paints, if it is a remote model.
+    pub provider: Option<Provider>,
     /// The model that these weights add to (Redux to FLUX.1); it must be installed too.
     pub base: Option<ModelId>,
     /// The model that a folder with nothing but a LoRA adds to.
@@ -75,6 +77,30 @@ pub enum Origin {
     Remote,
 }
 
+/// Somebody whose API this version speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    Ideogram,
+}
+
+impl Provider {
+    pub const ALL: [Self; 1] = [Self::Ideogram];
+
+    /// As data, options and environment variables spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ideogram => "ideogram",
+        }
+    }
+
+    /// How an operator gives the server a key.
+    pub fn how_to_configure(self) -> String {
+        let name = self.as_str();
+        let variable = format!("PENTIMENTO_{}_KEY", name.to_ascii_uppercase());
+        format!("put its key into the environment variable {variable}, or name a file that holds it: --{name}-key-file")
+    }
+}
+
 /// The weights that this version knows of.
 pub fn built_in() -> Registry {
     let mut registry = parse("the built-in registry", BUILT_IN).expect("the built-in registry is valid, this is a bug");
@@ -99,6 +125,7 @@ fn model(mut entry: Entry) -> Result<ModelEntry, HubError> {
         gated: entry.flag("gated")?,
         paints: entry.flag("paints")?,
         origin: origin(&mut entry)?,
+        provider: provider(&mut entry)?,
         base: entry.text_if_any("base")?.map(|id| model_id(&entry, "base", &id)).transpose()?,
         lora_base: entry.text_if_any("lora_base")?.map(|id| model_id(&entry, "lora_base", &id)).transpose()?,
         companions: companions(&mut entry)?,
@@ -107,6 +134,9 @@ fn model(mut entry: Entry) -> Result<ModelEntry, HubError> {
         source: source(&mut entry)?,
     };
     entry.nothing_else()?;
+    if (model.origin == Origin::Remote) != model.provider.is_some() {
+        return Err(entry.wrong("provider", "a remote model has one, and no other"));
+    }
     Ok(model)
 }
 
@@ -176,6 +206,13 @@ fn origin(entry: &mut Entry) -> Result<Origin, HubError> {
     }
 }
 
+fn provider(entry: &mut Entry) -> Result<Option<Provider>, HubError> {
+    let Some(name) = entry.text_if_any("provider")? else { return Ok(None) };
+    let known = || Provider::ALL.map(Provider::as_str).join(", ");
+    let found = Provider::ALL.into_iter().find(|provider| provider.as_str() == name);
+    found.map(Some).ok_or_else(|| entry.wrong("provider", format!("got {name}; allowed: {}", known())))
+}
+
 impl Registry {
     pub fn models(&self) -> &[ModelEntry] {
         &self.models
@@ -221,6 +258,20 @@ mod tests {
             for needed in model.base.iter().chain(&model.lora_base).chain(&model.companions) {
                 assert!(registry.get(needed).is_some(), "{needed} of {}", model.id);
             }
+        }
+    }
+
+    #[test]
+    fn a_remote_model_names_a_provider_and_no_other_does() {
+        let text = |more: &str| {
+            let fields = "id = \"m\"\nname = \"M\"\nlicence = \"L\"\ngated = false\npaints = true\n";
+            format!("[[model]]\n{fields}{more}")
+        };
+        let remote = parse("f", &text("origin = \"remote\"\nprovider = \"ideogram\"")).unwrap();
+        assert_eq!(remote.models()[0].provider, Some(Provider::Ideogram));
+        for more in ["origin = \"remote\"", "provider = \"ideogram\"", "origin = \"remote\"\nprovider = \"x\""] {
+            let error = parse("f", &text(more)).unwrap_err().to_string();
+            assert!(error.starts_with("f, model 1 (m): provider: "), "{error}");
         }
     }
 
