@@ -60,6 +60,10 @@ pub(crate) struct Args {
     /// How long waiting callers, and after them the running task, may take once the server is asked to end, seconds
     #[arg(long, value_name = "SECONDS", env = "PENTIMENTO_DRAIN", default_value_t = 30)]
     drain: u32,
+    /// Tasks that providers paint at a time; none of them takes a turn of this machine
+    #[arg(long, value_name = "N", env = "PENTIMENTO_REMOTE_TASKS", default_value_t = 4,
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    remote_tasks: usize,
     #[command(flatten)]
     logs: LogArgs,
 }
@@ -129,6 +133,7 @@ fn start_worker(
         catalogue: Arc::new(offer.catalogue),
         engines: Arc::new(Engines::new(offer.shelf, offer.registry)),
         stores: stores.clone(),
+        remote_tasks_max: args.remote_tasks,
         // The data folder is locked: whoever held a lease before is dead.
         ownership: Ownership::Sole,
         timing,

@@ -10,6 +10,8 @@ pub struct WorkerConfig {
     pub catalogue: Arc<Catalogue>,
     pub engines: Arc<dyn EngineSource>,
     pub stores: Stores,
+    /// Tasks that may be painted elsewhere at a time; none of them takes a turn of the device.
+    pub remote_tasks_max: usize,
     pub ownership: Ownership,
     pub timing: Timing,
 }
@@ -71,7 +73,7 @@ impl Timing {
 
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    #[error("the device thread could not be started")]
+    #[error("a thread for an engine could not be started")]
     Thread(#[source] std::io::Error),
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),

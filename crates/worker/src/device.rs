@@ -1,9 +1,9 @@
-//! The one thread that owns the engines. It keeps the last one loaded, since loading costs more than painting.
+//! A thread that owns engines; a device has one, and no two at a time. It keeps the last one loaded, since loading costs more than painting.
 
 use crate::config::WorkerError;
 use crate::lookout::{Lookout, Steps};
 use domain::id::ModelId;
-use engine::{Engine, EngineError, EngineSource, Output, Plan};
+use engine::{Engine, EngineError, EngineSource, Lane, Output, Plan};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,12 +45,16 @@ struct Job {
 }
 
 impl Device {
-    pub(crate) fn start(engines: Arc<dyn EngineSource>) -> Result<Self, WorkerError> {
+    pub(crate) fn start(lane: Lane, engines: Arc<dyn EngineSource>) -> Result<Self, WorkerError> {
         // One job may wait while another is done.
         let (sender, jobs) = mpsc::channel(1);
         let thread = DeviceThread { engines, loaded: None };
+        let name = match lane {
+            Lane::Device => "device",
+            Lane::Remote => "remote",
+        };
         std::thread::Builder::new()
-            .name("device".to_owned())
+            .name(name.to_owned())
             .spawn(move || thread.serve(jobs))
             .map_err(WorkerError::Thread)?;
         Ok(Self { jobs: sender })

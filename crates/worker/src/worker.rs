@@ -1,211 +1,47 @@
-//! The loop: claim a task, attend to it, settle it; drain when asked to.
+//! The worker as a whole: takes over from a predecessor, does the chores, and runs its lanes until it shall stop.
 
-use crate::attempt::{Attempt, Setback};
 use crate::config::{Ownership, WorkerConfig, WorkerError};
-use crate::device::Device;
-use crate::heartbeat::Pulse;
-use crate::lookout::{Lookout, Stop};
-use crate::{telemetry, upkeep};
-use domain::id::{AppId, WorkerId};
-use domain::task::{Painting, TaskState};
+use crate::lane::{Beside, LaneOfWork};
+use crate::upkeep;
+use domain::id::WorkerId;
+use engine::Lane;
 use std::sync::Arc;
-use std::time::Duration;
-use store::contract::{Lease, Settled, StoreError, TaskEvent};
-use tokio::sync::broadcast::Receiver;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
-use tracing::Instrument;
 
-/// One device and one task at a time.
+/// One device with one task at a time, and beside it several tasks that are painted elsewhere.
 pub struct Worker {
     id: WorkerId,
-    config: WorkerConfig,
-    device: Device,
+    config: Arc<WorkerConfig>,
+    device: LaneOfWork,
+    remote: LaneOfWork,
 }
 
 impl Worker {
-    /// Starts the device thread; takes no task before [`Worker::run`].
+    /// Starts the threads that will own engines; takes no task before [`Worker::run`].
     pub fn new(config: WorkerConfig) -> Result<Self, WorkerError> {
         let mut bytes = [0; WorkerId::N_BYTES];
         getrandom::fill(&mut bytes).map_err(WorkerError::Random)?;
-        let device = Device::start(Arc::clone(&config.engines))?;
-        Ok(Self { id: WorkerId::from_random(bytes), config, device })
+        let (id, config) = (WorkerId::from_random(bytes), Arc::new(config));
+        let lane = |kind, n_tasks| LaneOfWork::start(kind, n_tasks, id.clone(), Arc::clone(&config));
+        let device = lane(Lane::Device, 1)?;
+        let remote = lane(Lane::Remote, config.remote_tasks_max)?;
+        Ok(Self { id, config, device, remote })
     }
 
-    /// Paints until `shutdown` turns true (or its sender is gone), then finishes or gives back the task at hand.
+    /// Paints until `shutdown` turns true (or its sender is gone), then finishes or gives back the tasks at hand.
     ///
     /// # Errors
     /// Only at the start. Later failures of the store are logged and waited out.
-    pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), WorkerError> {
-        if self.config.ownership == Ownership::Sole {
-            upkeep::tell_of(self.config.stores.queue.reap_all().await.map_err(WorkerError::TakeOver)?);
+    pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), WorkerError> {
+        let Self { id, config, device, remote } = self;
+        if config.ownership == Ownership::Sole {
+            upkeep::tell_of(config.stores.queue.reap_all().await.map_err(WorkerError::TakeOver)?);
         }
-        let chores = upkeep::keep_up(self.config.stores.clone(), self.config.timing.clone());
+        let chores = upkeep::keep_up(config.stores.clone(), config.timing.clone());
         let _chores = Beside::spawn(chores);
-        tracing::info!(worker.id = %self.id, "the worker is ready");
-        while !is_asked(&shutdown) {
-            // Subscribed before looking, so that nothing falls between the look and the wait.
-            let news = self.config.stores.events.subscribe();
-            match self.claim().await {
-                Ok(Some(lease)) => {
-                    let span = tracing::info_span!(
-                        "attempt",
-                        task.id = %lease.id.task,
-                        app.id = %lease.task.request.app,
-                        attempt = lease.id.attempt,
-                    );
-                    self.attend(lease, &mut shutdown).instrument(span).await;
-                }
-                Ok(None) => self.wait_for_work(news, &mut shutdown).await,
-                Err(error) => {
-                    tracing::error!(%error, "no task could be claimed");
-                    self.pause(&mut shutdown).await;
-                }
-            }
-        }
-        tracing::info!(worker.id = %self.id, "the worker has stopped");
+        tracing::info!(worker.id = %id, "the worker is ready");
+        tokio::join!(device.run(shutdown.clone()), remote.run(shutdown));
+        tracing::info!(worker.id = %id, "the worker has stopped");
         Ok(())
     }
-
-    /// Takes the oldest task of the apps that have weights here.
-    async fn claim(&self) -> Result<Option<Lease>, StoreError> {
-        let served =
-            self.config.catalogue.apps().iter().filter(|app| self.config.engines.model_for(&app.models).is_some());
-        let apps: Vec<AppId> = served.map(|app| app.id.clone()).collect();
-        self.config.stores.queue.claim(&self.id, &apps).await
-    }
-
-    async fn wait_for_work(&self, mut news: Receiver<TaskEvent>, shutdown: &mut watch::Receiver<bool>) {
-        let news_of_work = async {
-            // Missed news may have been of work. The bus is never closed while the store lives.
-            while !matches!(news.recv().await, Ok(TaskEvent::Queued(_)) | Err(_)) {}
-        };
-        tokio::select! {
-            () = news_of_work => {}
-            () = self.pause(shutdown) => {}
-        }
-    }
-
-    async fn pause(&self, shutdown: &mut watch::Receiver<bool>) {
-        tokio::select! {
-            () = sleep(self.config.timing.poll) => {}
-            () = asked(shutdown) => {}
-        }
-    }
-
-    /// Sees one attempt through: paints with a heartbeat beside it, and tells the store how it ended.
-    async fn attend(&self, lease: Lease, shutdown: &mut watch::Receiver<bool>) {
-        let stores = &self.config.stores;
-        let lookout = Arc::new(Lookout::new(lease.id.task.clone(), Arc::clone(&stores.events)));
-        let pulse = Pulse {
-            queue: Arc::clone(&stores.queue),
-            events: Arc::clone(&stores.events),
-            lease: lease.id.clone(),
-            lookout: Arc::clone(&lookout),
-            every: self.config.timing.heartbeat(),
-        };
-        let _pulse = Beside::spawn(pulse.keep().in_current_span());
-        let attempt = Attempt::new(&self.config, &self.device, &lease, Arc::clone(&lookout));
-        let outcome = self.see_through(&attempt, shutdown).await;
-        let is_painted = outcome.is_ok();
-        let settled = self.settle(&lease, &lookout, outcome).await;
-        // If storing a painting failed, the store may have taken it all the same.
-        if !is_painted || matches!(settled, Ok(Settled::Lost)) {
-            attempt.delete_uploads().await;
-        }
-        match settled {
-            Ok(_) => self.tell_end(&lease).await,
-            Err(error) => tracing::error!(%error, "the end of an attempt could not be stored; its lease will run out"),
-        }
-    }
-
-    /// Waits for the attempt; once shutdown is asked for, only for so long.
-    async fn see_through(
-        &self,
-        attempt: &Attempt<'_>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<Painting, Setback> {
-        let timing = &self.config.timing;
-        let mut painting = Box::pin(attempt.run());
-        tokio::select! {
-            outcome = &mut painting => return outcome,
-            () = drained(shutdown, timing.drain_grace) => {}
-        }
-        attempt.lookout().ask_to_stop(Stop::Drain);
-        // A step may last longer than anybody waits; the lease's attempt number keeps its result out.
-        timeout(timing.stop_grace, painting).await.unwrap_or(Err(Setback::Stopped))
-    }
-
-    async fn settle(
-        &self,
-        lease: &Lease,
-        lookout: &Lookout,
-        outcome: Result<Painting, Setback>,
-    ) -> Result<Settled, StoreError> {
-        let queue = &self.config.stores.queue;
-        match outcome {
-            Ok(painting) => {
-                telemetry::painted(&lease.task, &painting.model, painting.runtime_s);
-                queue.complete(&lease.id, painting).await
-            }
-            Err(Setback::Failed { fault, retry }) => queue.fail(&lease.id, fault, retry).await,
-            Err(Setback::Stopped) => match lookout.stop() {
-                Some(Stop::Cancel) => queue.cancelled(&lease.id).await,
-                Some(Stop::Drain) | None => queue.release(&lease.id).await,
-                Some(Stop::Lost) => Ok(Settled::Lost),
-            },
-        }
-    }
-
-    /// Logs and counts what the store made of the attempt.
-    async fn tell_end(&self, lease: &Lease) {
-        let task = match self.config.stores.tasks.get(&lease.id.task).await {
-            Ok(Some(task)) => task,
-            Ok(None) => return,
-            Err(error) => return tracing::warn!(%error, "the end of an attempt could not be read"),
-        };
-        if task.attempt != lease.id.attempt {
-            return tracing::warn!("another worker took the task over");
-        }
-        match &task.state {
-            TaskState::Failed(fault) => tracing::warn!(error.code = fault.code.as_str(), "a task failed"),
-            state => tracing::info!(state = state.as_str(), "an attempt ended"),
-        }
-        if task.state.is_final() {
-            telemetry::finished(&task);
-        } else {
-            telemetry::retried(&task);
-        }
-    }
-}
-
-/// A task of the runtime that ends with its owner.
-struct Beside(JoinHandle<()>);
-
-impl Beside {
-    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(future))
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn is_asked(shutdown: &watch::Receiver<bool>) -> bool {
-    *shutdown.borrow() || shutdown.has_changed().is_err()
-}
-
-async fn asked(shutdown: &mut watch::Receiver<bool>) {
-    // Without a sender nobody could ever ask again.
-    let _ = shutdown.wait_for(|asked| *asked).await;
-}
-
-async fn drained(shutdown: &mut watch::Receiver<bool>, grace: Duration) {
-    asked(shutdown).await;
-    tracing::info!(grace_s = grace.as_secs_f64(), "the worker drains");
-    sleep(grace).await;
 }

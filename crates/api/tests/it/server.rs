@@ -193,6 +193,7 @@ fn start_worker(engines: &Arc<dyn EngineSource>, stores: &Stores, shutdown: watc
         catalogue: Arc::new(hub::catalogue::built_in()),
         engines: engines.clone(),
         stores: stores.clone(),
+        remote_tasks_max: 2,
         ownership: Ownership::Sole,
         timing,
     });

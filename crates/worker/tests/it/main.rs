@@ -3,6 +3,7 @@
 mod cancel;
 mod drain;
 mod failure;
+mod lanes;
 mod paint;
 mod share;
 mod support;

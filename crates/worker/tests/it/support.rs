@@ -7,7 +7,7 @@ use domain::quantity::{Batch, GuidanceScale, Size, Steps, Strength};
 use domain::request::{GenerationRequest, InferenceType, OutputFormat};
 use domain::task::{Painting, Task, TaskState};
 use engine::fake::FakeEngine;
-use engine::{Engine, EngineError, EngineSource, Observer, Output, Plan, StepReport};
+use engine::{Engine, EngineError, EngineSource, Lane, Observer, Output, Plan, StepReport};
 use imaging::{Metadata, Picture};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -22,6 +22,8 @@ use tokio::time::{Instant, sleep, timeout};
 use worker::{Ownership, Timing, Worker, WorkerConfig, WorkerError};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
+/// Tasks that a worker's remote lane has at a time.
+pub(crate) const REMOTE_TASKS: usize = 3;
 /// No test waits for anything longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -70,6 +72,7 @@ impl Bench {
             catalogue: Arc::new(catalogue()),
             engines: self.engines.clone(),
             stores: self.stores.clone(),
+            remote_tasks_max: REMOTE_TASKS,
             ownership,
             timing: self.timing.clone(),
         };
@@ -167,7 +170,7 @@ pub(crate) fn request() -> GenerationRequest {
     }
 }
 
-/// `app-1` and `app-2` have weights; those of `app-3` are absent.
+/// `app-1` and `app-2` have weights; those of `app-3` are absent. `app-4` is painted elsewhere.
 fn catalogue() -> Catalogue {
     let app = |n: u32| App {
         id: AppId::parse(&format!("app-{n}")).unwrap(),
@@ -185,12 +188,14 @@ fn catalogue() -> Catalogue {
         },
         preset: Preset::default(),
     };
-    Catalogue::new(vec![app(1), app(2), app(3)]).unwrap()
+    Catalogue::new((1..=4).map(app).collect()).unwrap()
 }
 
 /// Fake engines that write down what is asked of them.
 pub(crate) struct Engines {
+    /// How long a step takes, on the device and elsewhere.
     step_time: Duration,
+    pub(crate) remote_step_time: Mutex<Duration>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -205,7 +210,7 @@ pub(crate) struct Log {
 
 impl Engines {
     fn new(step_time: Duration) -> Self {
-        Self { step_time, log: Arc::default() }
+        Self { step_time, remote_step_time: Mutex::new(step_time), log: Arc::default() }
     }
 
     pub(crate) fn log(&self) -> Log {
@@ -220,8 +225,16 @@ impl EngineSource for Engines {
 
     fn load(&self, model: &ModelId) -> Result<Box<dyn Engine>, EngineError> {
         self.log.lock().unwrap().loads.push(model.as_str().to_owned());
-        let inner = FakeEngine::new(self.step_time);
+        let step_time = match self.lane_of(model) {
+            Lane::Device => self.step_time,
+            Lane::Remote => *self.remote_step_time.lock().unwrap(),
+        };
+        let inner = FakeEngine::new(step_time);
         Ok(Box::new(Counted { inner, model: model.clone(), log: self.log.clone() }))
+    }
+
+    fn lane_of(&self, model: &ModelId) -> Lane {
+        if model.as_str() == "model-4" { Lane::Remote } else { Lane::Device }
     }
 }
 
