@@ -4,6 +4,7 @@ use crate::encoder::{EncoderLayer, LayerForm};
 use candle_core::Tensor;
 use nn::attention::Mask;
 use nn::embedding::Embedding;
+use nn::linear::Linear;
 use nn::norm::LayerNorm;
 use nn::{Activation, Error, Result, Weights};
 use serde::Deserialize;
@@ -18,6 +19,8 @@ pub struct Config {
     pub max_position_embeddings: usize,
     pub hidden_act: HiddenAct,
     pub layer_norm_eps: f64,
+    #[serde(default = "projection_dim")]
+    pub projection_dim: usize,
     #[serde(default = "legacy_eos_token_id")]
     pub eos_token_id: u32,
 }
@@ -39,6 +42,11 @@ impl HiddenAct {
     }
 }
 
+/// What the reference assumes of a file that leaves it out.
+fn projection_dim() -> usize {
+    512
+}
+
 /// What old checkpoints carry, and what means: the highest token is the end of the text.
 fn legacy_eos_token_id() -> u32 {
     2
@@ -49,6 +57,7 @@ pub struct ClipTextModel {
     position_embedding: Embedding,
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
     eos_token_id: u32,
 }
 
@@ -56,17 +65,20 @@ pub struct ClipTextModel {
 pub struct ClipText {
     /// `(1, tokens, hidden)`, after the final norm.
     pub last_hidden: Tensor,
-    /// `(1, hidden)`: the last hidden state at the end of the text.
+    /// `(1, tokens, hidden)`: what the last layer is given, without the final norm.
+    pub penultimate: Tensor,
+    /// `(1, hidden)`: the last hidden state at the end of the text; `(1, projection_dim)` if the model projects it.
     pub pooled: Tensor,
 }
 
 impl ClipTextModel {
+    /// Without a projection of the pooled output, even if the checkpoint has one.
     pub fn new(config: &Config, weights: &Weights) -> Result<Self> {
+        weights.skip("text_projection");
         // Newer exporters leave out the prefix; buffers of positions come from older ones.
         let text_model = if weights.has("text_model") { weights.at("text_model") } else { weights.clone() };
         let embeddings = text_model.at("embeddings");
         embeddings.skip("position_ids");
-        weights.skip("text_projection");
         let n = config.hidden_size;
         let form = LayerForm {
             hidden: n,
@@ -85,20 +97,33 @@ impl ClipTextModel {
             )?,
             layers: EncoderLayer::stack(form, config.num_hidden_layers, &text_model.at("encoder.layers"))?,
             final_layer_norm: LayerNorm::new(&text_model.at("final_layer_norm"), n, config.layer_norm_eps)?,
+            text_projection: None,
             eos_token_id: config.eos_token_id,
         })
+    }
+
+    /// transformers' `CLIPTextModelWithProjection`.
+    pub fn with_projection(config: &Config, weights: &Weights) -> Result<Self> {
+        let (n, projected) = (config.hidden_size, config.projection_dim);
+        let text_projection = Linear::without_bias(&weights.at("text_projection"), n, projected)?;
+        Ok(Self { text_projection: Some(text_projection), ..Self::new(config, weights)? })
     }
 
     /// Encodes one padded text; every token is attended to causally, padding included.
     pub fn forward(&self, tokens: &[u32]) -> Result<ClipText> {
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
         let mut hidden = (self.token_embedding.forward(tokens)? + self.position_embedding.forward(&positions)?)?;
+        let mut penultimate = hidden.clone();
         for layer in &self.layers {
-            hidden = layer.forward(&hidden)?;
+            penultimate = hidden;
+            hidden = layer.forward(&penultimate)?;
         }
         let last_hidden = self.final_layer_norm.forward(&hidden)?;
-        let pooled = last_hidden.narrow(1, self.end_of_text(tokens)?, 1)?.squeeze(1)?.contiguous()?;
-        Ok(ClipText { last_hidden, pooled })
+        let mut pooled = last_hidden.narrow(1, self.end_of_text(tokens)?, 1)?.squeeze(1)?.contiguous()?;
+        if let Some(text_projection) = &self.text_projection {
+            pooled = text_projection.forward(&pooled)?;
+        }
+        Ok(ClipText { last_hidden, penultimate, pooled })
     }
 
     /// Where the text ends: at the first end token, or in old checkpoints at the first highest token.

@@ -3,10 +3,13 @@
 
 pub mod clip;
 pub mod config;
+mod embed;
 mod encoder;
 pub mod flux;
 pub mod probe;
 pub mod redux;
+mod resnet;
 pub mod siglip;
 pub mod t5;
+pub mod unet;
 pub mod vae;

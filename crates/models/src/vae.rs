@@ -1,6 +1,7 @@
 //! The convolutional autoencoder of FLUX and SDXL (Rombach et al., arXiv:2112.10752; diffusers 0.42.1,
 //! `models/autoencoders/autoencoder_kl.py`).
 
+use crate::resnet::{ResnetBlock, ResnetForm};
 use candle_core::{D, Tensor};
 use nn::attention::{Heads, attend};
 use nn::conv::{Conv2d, Form, Padding};
@@ -234,9 +235,9 @@ impl MidBlock {
         let attention =
             config.mid_block_add_attention.then(|| SpatialAttention::new(c, n_groups, &weights.at("attentions.0")));
         Ok(Self {
-            resnet_0: ResnetBlock::new(&weights.at("resnets.0"), c, c, n_groups)?,
+            resnet_0: ResnetBlock::new(resnet(c, c, n_groups), &weights.at("resnets.0"))?,
             attention: attention.transpose()?,
-            resnet_1: ResnetBlock::new(&weights.at("resnets.1"), c, c, n_groups)?,
+            resnet_1: ResnetBlock::new(resnet(c, c, n_groups), &weights.at("resnets.1"))?,
         })
     }
 
@@ -261,42 +262,9 @@ impl Stack {
     fn resnets(&self, weights: &Weights) -> Result<Vec<ResnetBlock>> {
         let block = |idx: usize| {
             let inputs = if idx == 0 { self.inputs } else { self.outputs };
-            ResnetBlock::new(&weights.at("resnets").at(idx), inputs, self.outputs, self.n_groups)
+            ResnetBlock::new(resnet(inputs, self.outputs, self.n_groups), &weights.at("resnets").at(idx))
         };
         (0..self.n_resnets).map(block).collect()
-    }
-}
-
-struct ResnetBlock {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    /// Where the number of channels changes.
-    conv_shortcut: Option<Conv2d>,
-}
-
-impl ResnetBlock {
-    fn new(weights: &Weights, inputs: usize, outputs: usize, n_groups: usize) -> Result<Self> {
-        let shortcut = || Conv2d::new(&weights.at("conv_shortcut"), Form::pointwise(inputs, outputs));
-        Ok(Self {
-            norm1: GroupNorm::new(&weights.at("norm1"), n_groups, inputs, NORM_EPS)?,
-            conv1: Conv2d::new(&weights.at("conv1"), Form::same(inputs, outputs))?,
-            norm2: GroupNorm::new(&weights.at("norm2"), n_groups, outputs, NORM_EPS)?,
-            conv2: Conv2d::new(&weights.at("conv2"), Form::same(outputs, outputs))?,
-            conv_shortcut: (inputs != outputs).then(shortcut).transpose()?,
-        })
-    }
-
-    /// # Shapes
-    /// - x: `(b, inputs, h, w)`; output: `(b, outputs, h, w)`
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let hidden = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
-        let hidden = self.conv2.forward(&self.norm2.forward_silu(&hidden)?)?;
-        match &self.conv_shortcut {
-            None => Ok((x + hidden)?),
-            Some(conv) => Ok((conv.forward(x)? + hidden)?),
-        }
     }
 }
 
@@ -335,6 +303,10 @@ impl SpatialAttention {
     }
 }
 
+fn resnet(inputs: usize, outputs: usize, n_groups: usize) -> ResnetForm {
+    ResnetForm { inputs, outputs, n_groups, eps: NORM_EPS, time: None }
+}
+
 fn pointwise(weights: &Weights, n_channels: usize) -> Result<Conv2d> {
     Conv2d::new(weights, Form::pointwise(n_channels, n_channels))
 }
@@ -354,7 +326,7 @@ mod tests {
         let files = ModelFiles::Embedded(Arc::from([("layers/model.safetensors", bytes)]));
         let weights = Weights::open(&files, "layers").unwrap().at(format!("resnet.{case}"));
         let recorded = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).unwrap();
-        let block = ResnetBlock::new(&weights, 16, outputs, 8).unwrap();
+        let block = ResnetBlock::new(resnet(16, outputs, 8), &weights).unwrap();
         let ours = block.forward(&recorded[&format!("resnet.{case}.input")]).unwrap();
         let difference = (ours - &recorded[&format!("resnet.{case}.output")]).unwrap().abs().unwrap();
         let worst = difference.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();

@@ -4,11 +4,14 @@
 //! applies the coefficients. Each schedule is a file of its own. Deliberately absent: tensors, devices, configuration
 //! files, and any second source of randomness.
 
+pub mod diffusion;
 pub mod flow_match;
 pub mod mt19937;
 pub mod noise;
 
 mod gaussian;
+pub mod spacing;
+pub mod training;
 
 /// Why a noise schedule cannot be made.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -19,4 +22,6 @@ pub enum ScheduleError {
     Unsupported { field: &'static str },
     #[error("the schedule of {n_steps} steps has a noise level that is not a number between 0 and 1: {sigma}")]
     Degenerate { n_steps: usize, sigma: f32 },
+    #[error("the schedule of {n_steps} steps cannot leave the noise level {sigma}")]
+    Stuck { n_steps: usize, sigma: f32 },
 }

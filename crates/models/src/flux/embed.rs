@@ -1,10 +1,10 @@
 //! The embedding of time, guidance and pooled text: FLUX's `vec`.
 
 use super::{Config, Input};
+use crate::embed::EmbeddingMlp;
 use candle_core::Tensor;
 use nn::embedding::timestep_embedding;
-use nn::linear::Linear;
-use nn::{Activation, Error, Result, Weights};
+use nn::{Error, Result, Weights};
 
 /// Elements of a sinusoidal embedding.
 const N_SINUSOIDS: usize = 256;
@@ -13,20 +13,20 @@ const THOUSAND: f32 = 1000.0;
 
 #[expect(clippy::struct_field_names, reason = "the fields are named as the checkpoint names them")]
 pub(super) struct TimeTextEmbed {
-    timestep_embedder: Mlp,
+    timestep_embedder: EmbeddingMlp,
     /// Only in models distilled from guidance.
-    guidance_embedder: Option<Mlp>,
-    text_embedder: Mlp,
+    guidance_embedder: Option<EmbeddingMlp>,
+    text_embedder: EmbeddingMlp,
 }
 
 impl TimeTextEmbed {
     pub(super) fn new(config: &Config, weights: &Weights) -> Result<Self> {
         let n = config.hidden();
-        let guidance = || Mlp::new(&weights.at("guidance_embedder"), N_SINUSOIDS, n);
+        let guidance = || EmbeddingMlp::new(&weights.at("guidance_embedder"), N_SINUSOIDS, n);
         Ok(Self {
-            timestep_embedder: Mlp::new(&weights.at("timestep_embedder"), N_SINUSOIDS, n)?,
+            timestep_embedder: EmbeddingMlp::new(&weights.at("timestep_embedder"), N_SINUSOIDS, n)?,
             guidance_embedder: config.guidance_embeds.then(guidance).transpose()?,
-            text_embedder: Mlp::new(&weights.at("text_embedder"), config.pooled_projection_dim, n)?,
+            text_embedder: EmbeddingMlp::new(&weights.at("text_embedder"), config.pooled_projection_dim, n)?,
         })
     }
 
@@ -43,23 +43,5 @@ impl TimeTextEmbed {
             (None, Some(_)) => return Err(Error::Shape("this model embeds no guidance scale".to_owned())),
         }
         Ok(vec.broadcast_add(&self.text_embedder.forward(input.pooled)?)?)
-    }
-}
-
-struct Mlp {
-    linear_1: Linear,
-    linear_2: Linear,
-}
-
-impl Mlp {
-    fn new(weights: &Weights, inputs: usize, n: usize) -> Result<Self> {
-        Ok(Self {
-            linear_1: Linear::new(&weights.at("linear_1"), inputs, n)?,
-            linear_2: Linear::new(&weights.at("linear_2"), n, n)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward(&self.linear_1.forward_activated(x, Activation::Silu)?)
     }
 }
