@@ -14,7 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from safetensors.torch import load_file
 
-from reference import arithmetic, canny, layers, models, recorder, refusals, tokens
+from reference import arithmetic, diffusion, canny, layers, models, recorder, refusals, tokens
 from reference.cases import CASES
 
 HERE = Path(__file__).resolve().parent
@@ -37,6 +37,7 @@ def main() -> int:
             arithmetic.record_noise(goldens / "noise.safetensors")
         case "schedules":
             arithmetic.record_schedules(goldens / "schedules.json")
+            diffusion.record_schedules(goldens / "diffusion_schedules.json")
         case "layers":
             layers.record_layers(goldens / "layers.safetensors")
         case "tokens":

@@ -42,8 +42,8 @@ impl Spread {
 
     /// As the reference's Euler schedulers do it, in f32.
     ///
-    /// Trailing timesteps may be one more than asked for: the reference counts them in floating point, and 49 steps of
-    /// 1000/49 do not quite reach 0.
+    /// Trailing timesteps may be one more than asked for: the reference counts them in floating point, and 61 steps of
+    /// 1000/61 do not quite reach 0.
     pub(crate) fn euler(&self) -> Vec<f64> {
         let timesteps: Vec<f64> = match self.spacing {
             TimestepSpacing::Linspace => {
@@ -143,9 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn forty_nine_trailing_steps_are_fifty() {
-        let timesteps = spread(TimestepSpacing::Trailing, 49).euler();
-        assert_eq!((timesteps.len(), timesteps[49]), (50, -1.0));
+    fn sixty_one_trailing_steps_are_sixty_two() {
+        let timesteps = spread(TimestepSpacing::Trailing, 61).euler();
+        assert_eq!((timesteps.len(), timesteps[61]), (62, -1.0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Bit-for-bit comparison with what the reference implementation recorded in `parity/goldens`.
 
+mod diffusion;
 mod noise;
 mod runs;
 mod schedules;
