@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 THREADS = 2
-IMAGE_ARGUMENTS = ("image",)
+IMAGE_ARGUMENTS = ("image", "control_image")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Case:
     """Whether the output of every transformer block of the first call is kept, too."""
     large: bool = False
     """Whether tensors as large as the picture are left out; `image.png` remains."""
+    prior: Callable | None = None
+    """Makes the pipeline's arguments from those of the case, by running another pipeline before it."""
 
 
 @dataclass
@@ -98,8 +100,11 @@ def run(
     pipeline = case.pipeline.from_pretrained(goldens / "models" / case.model, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     recording = Recording()
+    kwargs = arguments(case, goldens)
+    if case.prior is not None:
+        kwargs = case.prior(case, kwargs, pipeline, goldens, recording)
     with observed(pipeline, recording, case.blocks), recorded_draws(recording, replay):
-        images = pipeline(**arguments(case, goldens), generator=generators(case.seed), output_type="np").images
+        images = pipeline(**kwargs, generator=generators(case.seed), output_type="np").images
     recording.images = images.astype(np.float32)
     keep_schedule(pipeline, recording)
     recording.keep("image_float_hwc", torch.from_numpy(recording.images[0]))
@@ -235,7 +240,7 @@ def keep_schedule(pipeline: DiffusionPipeline, recording: Recording) -> None:
     scheduler = pipeline.scheduler
     recording.keep("scheduler.sigmas", scheduler.sigmas)
     recording.keep("scheduler.timesteps", scheduler.timesteps)
-    recording.keep("scheduler.begin_index", torch.tensor([scheduler.begin_index or 0]))
+    recording.keep("scheduler.begin_index", torch.tensor([-1 if scheduler.begin_index is None else scheduler.begin_index]))
 
 
 def is_picture(name: str) -> bool:
@@ -263,7 +268,7 @@ def image_difference(one: Recording, other: Recording) -> dict:
 
 def noise_floor(recording: Recording, exact: Recording) -> dict[str, float]:
     """How far float32 is from float64, tensor by tensor: nobody can be asked to agree more closely."""
-    computed = ("encode_prompt", "vae_encode", "model_call", "latents_after", "vae_decode.output", "blocks")
+    computed = ("encode_prompt", "vae_encode", "model_call", "latents_after", "vae_decode.output", "blocks", "redux")
     names = [name for name in recording.tensors if name.startswith(computed) and not name.endswith("_ids")]
     return {name: largest_gap(recording.tensors[name], exact.tensors[name]) for name in names}
 

@@ -45,6 +45,20 @@ pub enum Mode {
     Remix,
 }
 
+impl Mode {
+    /// As the catalogue's files spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Redux => "redux",
+            Self::Canny => "canny",
+            Self::Depth => "depth",
+            Self::Pulid => "pulid",
+            Self::Remix => "remix",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SizeRule {
     /// The result has the reference's dimensions, after fitting it within the limit.

@@ -3,11 +3,13 @@
 //! The picture is painted at the model's own area and enlarged; the fine luminance detail of the reference, which the
 //! small painting could not hold, is laid over it, the less the more `strength` lets the result leave the reference.
 
+use crate::control::Control;
 use crate::run::placed;
 use crate::settings::Settings;
 use domain::quantity::Size;
-use engine::Plan;
+use engine::{Fit, Plan};
 use imaging::Picture;
+use nn::{Error, Result};
 
 /// Where a picture is painted, and how it becomes the result.
 pub(crate) struct Canvas {
@@ -25,6 +27,7 @@ pub(crate) struct Canvas {
 pub(crate) struct Frame {
     /// Of the result.
     pub(crate) size: Size,
+    /// How far the result leaves the reference; 1 where the run does not start from it.
     pub(crate) strength: f64,
 }
 
@@ -42,8 +45,31 @@ impl Canvas {
 
     /// The reference as the model sees it.
     pub(crate) fn source(&self) -> Option<Picture> {
-        let placed = self.placed.as_ref()?;
-        Some(imaging::pad_to_multiple(&imaging::resize(placed, self.size), self.multiple))
+        self.reference().map(|reference| self.padded(&reference))
+    }
+
+    /// The picture that the model paints under. It is made of the reference in the size that is painted, so that an edge
+    /// is as wide there as it was in training.
+    pub(crate) fn control(&self, control: Control<'_>, fit: Fit) -> Result<Picture> {
+        match control {
+            Control::Given(picture) => {
+                Ok(self.padded(&imaging::resize(&placed(picture, self.frame.size, fit), self.size)))
+            }
+            Control::Made(preprocessor) => {
+                let reference = self.reference();
+                let reference = reference.ok_or_else(|| Error::Shape("a control picture of nothing".to_owned()))?;
+                Ok(self.padded(&preprocessor.control(&reference)?))
+            }
+        }
+    }
+
+    /// The reference in the size that is painted, without padding.
+    fn reference(&self) -> Option<Picture> {
+        self.placed.as_ref().map(|placed| imaging::resize(placed, self.size))
+    }
+
+    fn padded(&self, picture: &Picture) -> Picture {
+        imaging::pad_to_multiple(picture, self.multiple)
     }
 
     /// The results from what was painted.

@@ -74,7 +74,9 @@ pub fn load_folder(folder: PathBuf, name: ModelId) -> Result<Box<dyn Engine>, En
 
 fn load(model: ModelId, parts: &Parts) -> Result<Box<dyn Engine>, EngineError> {
     let engine = match Pipeline::of(&parts.own).map_err(unusable)? {
-        Pipeline::Flux | Pipeline::FluxKontext => FluxEngine::load(model, &parts.own).map_err(unusable)?,
+        Pipeline::Flux | Pipeline::FluxKontext | Pipeline::FluxControl | Pipeline::FluxRedux => {
+            FluxEngine::load(model, parts).map_err(unusable)?
+        }
     };
     Ok(Box::new(engine))
 }

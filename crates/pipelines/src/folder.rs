@@ -13,6 +13,10 @@ pub(crate) enum Pipeline {
     Flux,
     /// FLUX.1 Kontext: the run starts from noise, with the reference beside it in the sequence.
     FluxKontext,
+    /// FLUX.1 Canny and Depth: a control picture lies beside the noise, on channels of its own.
+    FluxControl,
+    /// FLUX.1 Redux: an addition to a folder of [`Pipeline::Flux`].
+    FluxRedux,
 }
 
 #[derive(Deserialize)]
@@ -29,9 +33,35 @@ impl Pipeline {
         match index.class_name.as_str() {
             "FluxPipeline" | "FluxImg2ImgPipeline" => Ok(Self::Flux),
             "FluxKontextPipeline" => Ok(Self::FluxKontext),
+            "FluxControlPipeline" | "FluxControlImg2ImgPipeline" => Ok(Self::FluxControl),
+            "FluxPriorReduxPipeline" => Ok(Self::FluxRedux),
             other => Err(malformed(format!(
-                "the pipeline {other} cannot be run; known: FluxPipeline, FluxImg2ImgPipeline, FluxKontextPipeline"
+                "the pipeline {other} cannot be run; known: FluxPipeline, FluxImg2ImgPipeline, FluxKontextPipeline, \
+                 FluxControlPipeline, FluxControlImg2ImgPipeline, FluxPriorReduxPipeline"
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn of(json: &'static str) -> Result<Pipeline> {
+        Pipeline::of(&ModelFiles::Embedded(Arc::from([(FILE, json.as_bytes())])))
+    }
+
+    #[test]
+    fn a_pipeline_is_known_by_its_class_and_any_other_refused_by_name() {
+        assert_eq!(of(r#"{"_class_name": "FluxControlPipeline"}"#).unwrap(), Pipeline::FluxControl);
+        assert_eq!(of(r#"{"_class_name": "FluxControlImg2ImgPipeline"}"#).unwrap(), Pipeline::FluxControl);
+        assert_eq!(of(r#"{"_class_name": "FluxPriorReduxPipeline"}"#).unwrap(), Pipeline::FluxRedux);
+        for class in [r#"{"_class_name": "FluxControlInpaintPipeline"}"#, r#"{"_class_name": "FluxFillPipeline"}"#] {
+            let error = of(class).unwrap_err().to_string();
+            let name = class.split('"').nth(3).unwrap();
+            assert!(error.contains(&format!("{name} cannot be run; known: FluxPipeline")), "{error}");
+        }
+        assert!(of("{}").is_err());
     }
 }

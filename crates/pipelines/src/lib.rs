@@ -4,6 +4,7 @@
 
 mod canvas;
 mod codec;
+mod control;
 pub mod engines;
 pub mod flux;
 mod folder;
@@ -12,5 +13,6 @@ mod run;
 pub mod settings;
 pub mod tokenizer;
 pub mod trace;
+mod vision;
 
 pub use engines::{Engines, Parts, Precision, load_folder};

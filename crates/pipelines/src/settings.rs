@@ -45,6 +45,11 @@ impl Settings {
         if guidance_embeds { distilled } else { Self { steps: 4, max_sequence_length: 256, ..distilled } }
     }
 
+    /// What FLUX.1 Canny was trained for. From noise alone, unless a plan has a strength.
+    pub fn of_flux_control() -> Self {
+        Self { strength: 1.0, steps: 50, guidance_scale: 30.0, ..Self::of_flux(true) }
+    }
+
     /// These, where the folder does not say otherwise.
     pub fn overridden_by(self, files: &ModelFiles) -> Result<Self> {
         let Some(text) = files.optional_text(FILE)? else { return Ok(self) };

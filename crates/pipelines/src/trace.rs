@@ -15,11 +15,14 @@ impl Trace for Untraced {
     fn see(&mut self, _name: &str, _tensor: &Tensor) {}
 }
 
-/// The blocks of one call of a model, under `blocks.`.
-pub(crate) struct Blocks<'a>(pub(crate) &'a mut dyn Trace);
+/// What a model sees of itself, under `prefix` and a point.
+pub(crate) struct Prefixed<'a> {
+    pub(crate) prefix: &'static str,
+    pub(crate) trace: &'a mut dyn Trace,
+}
 
-impl Probe for Blocks<'_> {
+impl Probe for Prefixed<'_> {
     fn see(&mut self, name: &str, tensor: &Tensor) {
-        self.0.see(&format!("blocks.{name}"), tensor);
+        self.trace.see(&format!("{}.{name}", self.prefix), tensor);
     }
 }

@@ -4,7 +4,7 @@ use super::FluxEngine;
 use super::encode::{Embeds, Texts};
 use super::prepare::{Conditioning, Grid, Prepared, unpack};
 use crate::run::{Watch, failed};
-use crate::trace::{Blocks, Trace};
+use crate::trace::{Prefixed, Trace};
 use candle_core::Tensor;
 use engine::{EngineError, StepReport};
 use models::flux::Input;
@@ -73,6 +73,7 @@ impl FluxEngine {
         for (idx, latent) in call.run.latents.iter().enumerate() {
             let img = match &call.run.conditioning {
                 Conditioning::None => latent.clone(),
+                Conditioning::Channels(channels) => Tensor::cat(&[latent, &channels[idx]], 2)?,
                 Conditioning::Sequence(tokens) => Tensor::cat(&[latent, tokens], 1)?,
             };
             let pooled = &embeds.pooled;
@@ -83,7 +84,7 @@ impl FluxEngine {
                 calls.see_inputs(&input)?;
             }
             let output = if is_first {
-                self.transformer.forward(&input, &mut Blocks(calls.trace))?
+                self.transformer.forward(&input, &mut Prefixed { prefix: "blocks", trace: calls.trace })?
             } else {
                 self.transformer.forward(&input, &mut Blind)?
             };

@@ -1,6 +1,6 @@
 //! Texts to embeddings.
 
-use super::{FluxEngine, Job};
+use super::{FluxEngine, Guide, Job};
 use crate::trace::Trace;
 use candle_core::Tensor;
 use nn::Result;
@@ -15,7 +15,7 @@ pub(super) struct Prompt<'a> {
 
 /// One prompt, as the transformer sees it.
 pub(super) struct Embeds {
-    /// `(1, tokens, d_model)`: T5's.
+    /// `(1, tokens, d_model)`: T5's, and after them Redux's.
     pub(super) txt: Tensor,
     /// `(1, hidden)`: CLIP's.
     pub(super) pooled: Tensor,
@@ -33,13 +33,32 @@ impl FluxEngine {
     pub(super) fn encode_texts(&self, job: &Job<'_>, trace: &mut dyn Trace) -> Result<Texts> {
         let prompt = Prompt { clip: &job.plan.prompt, t5: job.plan.prompt_2.as_deref().unwrap_or(&job.plan.prompt) };
         let n_tokens = job.max_sequence_length as usize;
-        let positive = self.encode_text(prompt, n_tokens)?;
+        let says_nothing = prompt.clip.is_empty() && prompt.t5.is_empty();
+        let mut positive = match job.guide {
+            Guide::Tokens { .. } if says_nothing => self.no_text(n_tokens)?,
+            _ => self.encode_text(prompt, n_tokens)?,
+        };
+        let mut negative = job.negative.map(|negative| self.encode_text(negative, n_tokens)).transpose()?;
+        if let Guide::Tokens { redux, reference, weight } = job.guide {
+            let tokens = (redux.tokens(reference, trace)? * weight)?;
+            // What is avoided is a text; both runs see the reference.
+            for embeds in [Some(&mut positive), negative.as_mut()].into_iter().flatten() {
+                embeds.txt = Tensor::cat(&[&embeds.txt, &tokens], 1)?;
+            }
+        }
         see(trace, 0, &positive)?;
-        let negative = job.negative.map(|negative| self.encode_text(negative, n_tokens)).transpose()?;
         if let Some(negative) = &negative {
             see(trace, 1, negative)?;
         }
         Ok(Texts { positive, negative, guidance_scale: job.guidance_scale, true_cfg_scale: job.true_cfg_scale })
+    }
+
+    /// What Redux is given in the place of a text, as the reference implementation does without text encoders.
+    fn no_text(&self, n_tokens: usize) -> Result<Embeds> {
+        let config = self.transformer.config();
+        let zeros = |shape: &[usize]| values::tensor(vec![0.0; shape.iter().product()], shape);
+        let txt = zeros(&[1, n_tokens, config.joint_attention_dim])?;
+        Ok(Embeds { txt, pooled: zeros(&[1, config.pooled_projection_dim])? })
     }
 
     fn encode_text(&self, prompt: Prompt<'_>, n_tokens: usize) -> Result<Embeds> {

@@ -1,14 +1,14 @@
 //! Noise, latents, positions and conditioning: all that a run starts from.
 
 use super::encode::Texts;
-use super::{FluxEngine, Job, PATCH};
+use super::{FluxEngine, Guide, Job, PATCH};
 use crate::canvas::Canvas;
-use crate::folder::Pipeline;
 use crate::run::Draws;
 use crate::trace::Trace;
 use candle_core::Tensor;
 use imaging::Picture;
 use models::flux::{image_positions, text_positions};
+use models::vae::LatentDistribution;
 use nn::files::ModelFiles;
 use nn::rope::Rope;
 use nn::values;
@@ -23,6 +23,8 @@ const REFERENCE_PIXELS_MAX: u64 = 1024 * 1024;
 pub(super) enum Conditioning {
     /// Nothing: plain image-to-image starts from the noised reference.
     None,
+    /// Channels beside each token (control). `(1, tokens, channels)`, one for each picture of the batch.
+    Channels(Vec<Tensor>),
     /// Tokens after the picture's, with positions of their own (Kontext). `(1, tokens, channels)`
     Sequence(Tensor),
 }
@@ -54,7 +56,8 @@ impl Prepared {
 }
 
 impl FluxEngine {
-    /// Draws come from one generator in the reference's order: the reference picture's latent, then the noise.
+    /// Draws come from one generator in the reference's order: the control picture's latents, the reference picture's
+    /// latent, then the noise.
     pub(super) fn prepare(
         &self,
         job: &Job<'_>,
@@ -74,22 +77,28 @@ impl FluxEngine {
         let mut conditioning = Conditioning::None;
         let mut clean = None;
         let mut reference_positions = Vec::new();
-        match (self.pipeline, &job.plan.source) {
-            (_, None) => {}
-            (Pipeline::Flux, Some(_)) => {
-                let picture = canvas.source().expect("a plan's picture is on its canvas, this is a bug");
-                let distribution = self.codec.encode(0, &picture, trace)?;
-                let noise = draws.draw(distribution.mean.dims(), trace)?;
-                clean = Some(pack(&self.codec.scaled(&distribution.sample(&noise)?)?)?);
-                first_step = schedule.first_step(job.strength).min(schedule.n_steps() - 1);
+        let mut n_encoded = 0;
+        match job.guide {
+            Guide::Start | Guide::Tokens { .. } => {}
+            Guide::Channels(control) => {
+                let picture = canvas.control(control, job.plan.fit)?;
+                let distribution = self.codec.encode(n_encoded, &picture, trace)?;
+                n_encoded += 1;
+                conditioning = Conditioning::Channels(self.channels(job, &distribution, &mut draws, trace)?);
             }
-            (Pipeline::FluxKontext, Some(source)) => {
-                let latent =
-                    self.codec.scaled(&self.codec.encode(0, &reference_picture(source, multiple), trace)?.mean)?;
+            Guide::Sequence(reference) => {
+                let picture = reference_picture(reference, multiple);
+                let latent = self.codec.scaled(&self.codec.encode(n_encoded, &picture, trace)?.mean)?;
                 let (_, _, h, w) = latent.dims4()?;
                 reference_positions = image_positions(1, h / PATCH, w / PATCH);
                 conditioning = Conditioning::Sequence(pack(&latent)?);
             }
+        }
+        if let Some(picture) = canvas.source().filter(|_| job.starts_from_reference()) {
+            let distribution = self.codec.encode(n_encoded, &picture, trace)?;
+            let noise = draws.draw(distribution.mean.dims(), trace)?;
+            clean = Some(pack(&self.codec.scaled(&distribution.sample(&noise)?)?)?);
+            first_step = schedule.first_step(job.strength).min(schedule.n_steps() - 1);
         }
 
         let n_pictures = job.plan.batch as usize;
@@ -115,6 +124,24 @@ impl FluxEngine {
             first_step,
             grid,
         })
+    }
+
+    /// The control picture's latents. Unlike the reference's, they are sampled for each picture of the batch.
+    fn channels(
+        &self,
+        job: &Job<'_>,
+        control: &LatentDistribution,
+        draws: &mut Draws,
+        trace: &mut dyn Trace,
+    ) -> Result<Vec<Tensor>> {
+        let (_, c, h, w) = control.mean.dims4()?;
+        let n_pictures = job.plan.batch as usize;
+        let noise = draws.draw(&[n_pictures, c, h, w], trace)?;
+        let sample = |idx: usize| {
+            let noise = noise.narrow(0, idx, 1)?.contiguous()?;
+            pack(&self.codec.scaled(&control.sample(&noise)?)?)
+        };
+        (0..n_pictures).map(sample).collect()
     }
 }
 

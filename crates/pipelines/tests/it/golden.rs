@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use domain::id::ModelId;
 use imaging::Picture;
 use nn::files::ModelFiles;
+use pipelines::Parts;
 use pipelines::flux::FluxEngine;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -33,8 +34,18 @@ impl Case {
 
     pub(crate) fn engine(&self) -> FluxEngine {
         let model = self.about["model"].as_str().unwrap();
-        let files = ModelFiles::Folder(goldens().join("models").join(model));
-        FluxEngine::load(ModelId::parse(model).unwrap(), &files).unwrap()
+        let folder = |model: &str| ModelFiles::Folder(goldens().join("models").join(model));
+        let parts = if self.is_redux() {
+            Parts { own: folder("flux-redux-tiny"), base: Some(folder(model)), companion: None }
+        } else {
+            Parts { own: folder(model), base: None, companion: None }
+        };
+        FluxEngine::load(ModelId::parse(model).unwrap(), &parts).unwrap()
+    }
+
+    /// A prior has turned the picture into tokens.
+    pub(crate) fn is_redux(&self) -> bool {
+        self.tensors.contains_key("redux.pixel_values")
     }
 
     /// An argument of the recorded call.
@@ -43,7 +54,12 @@ impl Case {
     }
 
     pub(crate) fn source(&self) -> Option<Picture> {
-        let name = self.argument("image").as_str()?;
+        self.picture("image")
+    }
+
+    /// The picture that an argument names.
+    pub(crate) fn picture(&self, argument: &str) -> Option<Picture> {
+        let name = self.argument(argument).as_str()?;
         let bytes = std::fs::read(goldens().join("inputs").join(format!("{name}.png"))).unwrap();
         Some(imaging::decode(&bytes).unwrap())
     }

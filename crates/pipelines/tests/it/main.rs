@@ -1,5 +1,6 @@
 //! The FLUX engine against the reference's recorded runs (`parity/` in the repository's root).
 
+mod conditioning;
 mod golden;
 mod parity;
 mod tokenizers;

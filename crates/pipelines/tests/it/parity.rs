@@ -14,7 +14,7 @@ fn tolerance(case: &Case, name: &str) -> f64 {
         name if name.starts_with("rng_draw") || name.starts_with("scheduler") => return 0.0,
         name if name.ends_with("_ids") || name.ends_with(".timestep") || name.ends_with(".guidance") => return 0.0,
         // On the autoencoder's scale a latent's error is larger by 1 / 0.3611.
-        "vae_encode_0.mean" | "vae_encode_0.logvar" | "vae_decode.input" => 3e-4,
+        name if name.starts_with("vae_encode") || name == "vae_decode.input" => 3e-4,
         _ => 1e-4,
     };
     // Where the reference itself is less exact than that, its own distance from double precision is the measure.
@@ -33,9 +33,9 @@ impl Trace for Comparison<'_> {
     fn see(&mut self, name: &str, ours: &Tensor) {
         let Some(theirs) = self.case.tensors.get(name) else { return };
         self.compared.insert(name.to_owned());
-        // Texts and scalars are recorded once per picture of the batch; they are the same for each.
+        // Texts, scalars and control pictures are recorded once per picture of the batch; they are the same for each.
         let (n_ours, n_theirs) = (ours.elem_count(), theirs.elem_count());
-        let repeated = name.starts_with("model_call") || name.starts_with("encode_prompt");
+        let repeated = ["model_call", "encode_prompt", "vae_encode"].iter().any(|stage| name.starts_with(stage));
         let theirs = if repeated && n_theirs > n_ours {
             theirs.flatten_all().unwrap().narrow(0, 0, n_ours).unwrap()
         } else {
@@ -49,23 +49,30 @@ impl Trace for Comparison<'_> {
     }
 }
 
-fn plan(case: &Case) -> Plan {
+pub(crate) fn plan(case: &Case) -> Plan {
     let number = |name: &str| case.argument(name).as_f64();
     let whole = |name: &str| case.argument(name).as_u64().map(|value| value as u32);
     let text = |name: &str| case.argument(name).as_str().map(str::to_owned);
     // The reference rounds sizes down to whole tokens; we paint the size asked for, so we ask for the rounded one.
     let side = |name: &str| whole(name).unwrap() / 16 * 16;
+    let control_image = case.picture("control_image");
+    // The reference takes the weight of Redux's tokens, which strength is the rest of.
+    let weight = number("image_weight").or(number("prompt_embeds_scale"));
     Plan {
         source: case.source(),
-        mode: Mode::Plain,
-        control_image: None,
-        prompt: text("prompt").unwrap(),
+        mode: match &control_image {
+            _ if case.is_redux() => Mode::Redux,
+            Some(_) => Mode::Canny,
+            None => Mode::Plain,
+        },
+        control_image,
+        prompt: text("prompt").unwrap_or_default(),
         prompt_2: text("prompt_2"),
         negative_prompt: text("negative_prompt"),
         negative_prompt_2: text("negative_prompt_2"),
         guidance_scale: number("guidance_scale"),
         true_cfg_scale: number("true_cfg_scale"),
-        strength: number("strength"),
+        strength: number("strength").or(weight.map(|weight| 1.0 - weight)),
         steps: whole("num_inference_steps"),
         scheduler: None,
         size: Some(Size::new(side("width"), side("height"))),
@@ -116,6 +123,13 @@ macro_rules! recorded_runs {
 }
 
 recorded_runs! {
+    flux_control_batch2,
+    flux_control_canny,
+    flux_control_floor,
+    flux_control_img2img,
+    flux_control_img2img_batch2,
+    flux_control_img2img_strength_03,
+    flux_control_img2img_strength_high,
     flux_img2img,
     flux_img2img_28_steps,
     flux_img2img_batch2,
@@ -144,6 +158,12 @@ recorded_runs! {
     flux_kontext,
     flux_kontext_diffsize,
     flux_kontext_truecfg,
+    flux_redux,
+    flux_redux_floor,
+    flux_redux_scale,
+    flux_redux_text,
+    flux_redux_text_weight,
+    flux_redux_weight_0,
     flux_schnell_img2img,
     flux_schnell_img2img_1_step,
     flux_txt2img,
