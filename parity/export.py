@@ -14,7 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from safetensors.torch import load_file
 
-from reference import arithmetic, canny, cases, control, diffusion, layers, models, recorder, redux, refusals, tokens
+from reference import arithmetic, canny, cases, control, depth, diffusion, layers, models, recorder, redux, refusals, tokens
 
 CASES = cases.CASES + control.CASES + redux.CASES
 HERE = Path(__file__).resolve().parent
@@ -25,7 +25,7 @@ VAE_TOLERANCE = 3e-4
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    whats = ["noise", "schedules", "layers", "siglip", "tokens", "refusals", "canny", "models", "cases", "check"]
+    whats = ["noise", "schedules", "layers", "siglip", "tokens", "refusals", "canny", "depth", "models", "cases", "check"]
     parser.add_argument("what", choices=whats)
     parser.add_argument("names", nargs="*", help="of models or cases; all when left out")
     parser.add_argument("--goldens", type=Path, default=HERE / "goldens", help="the folder read and written")
@@ -49,8 +49,10 @@ def main() -> int:
             refusals.record_refusals(goldens / "refusals.json", goldens)
         case "canny":
             canny.record_canny(goldens / "canny")
+        case "depth":
+            depth.record_depth(goldens)
         case "models":
-            for name in names or models.MODELS:
+            for name in names or [*models.MODELS, *depth.MODELS]:
                 build(name, goldens)
         case "cases":
             for case in chosen(names):
@@ -62,6 +64,10 @@ def main() -> int:
 
 
 def build(name: str, goldens: Path) -> None:
+    if name in depth.MODELS:
+        depth.build(name, goldens / "models" / name)
+        print(f"built {name}; `depth` must be recorded again")
+        return
     # The T5 tokenizer is trained, not computed, so each model takes over the one that is there.
     t5_tokenizer = HERE / "goldens" / "models" / "flux-dev-tiny" / "tokenizer_2"
     models.build(name, goldens / "tokenizers", t5_tokenizer, goldens / "models" / name)

@@ -3,6 +3,8 @@
 
 pub mod clip;
 pub mod config;
+pub mod depth_anything;
+pub mod dinov2;
 mod embed;
 mod encoder;
 pub mod flux;

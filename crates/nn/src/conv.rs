@@ -3,10 +3,11 @@
 use crate::values::{self, Values};
 use crate::{Error, Result, Weights};
 use candle_core::Tensor;
-use kernels::conv::{Conv, Extent};
-pub use kernels::conv::{Form, Padding};
+use kernels::conv::Conv;
+pub use kernels::conv::{Extent, Form, Padding};
+use kernels::matmul::{self, Matrix, Mode, Target, Threads};
 
-/// A convolution with a bias.
+/// A convolution.
 pub struct Conv2d {
     /// `(outputs, inputs, side, side)`
     weight: Tensor,
@@ -15,10 +16,35 @@ pub struct Conv2d {
     form: Form,
 }
 
+/// A transposed convolution whose stride is its side, with a bias: each pixel becomes a square of its own, and the
+/// squares do not overlap.
+pub struct ConvTranspose2d {
+    /// `(inputs, outputs, side, side)`
+    weight: Tensor,
+    /// `(outputs)`
+    bias: Tensor,
+    form: Squares,
+}
+
+/// The form of a [`ConvTranspose2d`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Squares {
+    pub inputs: usize,
+    pub outputs: usize,
+    /// Pixels that a pixel becomes, on each side.
+    pub side: usize,
+}
+
 impl Conv2d {
+    /// With a bias.
     pub fn new(weights: &Weights, form: Form) -> Result<Self> {
+        let bias = weights.tensor("bias", &[form.outputs])?;
+        Ok(Self { bias, ..Self::without_bias(weights, form)? })
+    }
+
+    pub fn without_bias(weights: &Weights, form: Form) -> Result<Self> {
         let weight = weights.tensor("weight", &[form.outputs, form.inputs, form.side, form.side])?;
-        Ok(Self { weight, bias: weights.tensor("bias", &[form.outputs])?, form })
+        Ok(Self { weight, bias: values::tensor(vec![0.0; form.outputs], form.outputs)?, form })
     }
 
     /// # Shapes
@@ -59,5 +85,36 @@ impl Conv2d {
             kernels::conv::convolve(&conv, input, extent, out);
         }
         values::tensor(out, (b, outputs, output.height, output.width))
+    }
+}
+
+impl ConvTranspose2d {
+    pub fn new(weights: &Weights, form: Squares) -> Result<Self> {
+        let weight = weights.tensor("weight", &[form.inputs, form.outputs, form.side, form.side])?;
+        Ok(Self { weight, bias: weights.tensor("bias", &[form.outputs])?, form })
+    }
+
+    /// # Shapes
+    /// - x: `(b, inputs, h, w)`; output: `(b, outputs, h · side, w · side)`
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let Squares { inputs, outputs, side } = self.form;
+        let (b, n_channels, height, width) = x.dims4()?;
+        if n_channels != inputs {
+            return Err(Error::Shape(format!("a transposed convolution of {inputs} channels got {:?}", x.dims())));
+        }
+        let x = x.contiguous()?;
+        let (input, weight) = (Values::of(&x)?, Values::of(&self.weight)?);
+        let (n_pixels, n_rows) = (height * width, outputs * side * side);
+        let mut squares = vec![0.0; b * n_rows * n_pixels];
+        for (squares, input) in squares.chunks_mut(n_rows * n_pixels).zip(input.chunks(inputs * n_pixels)) {
+            let weight = Matrix::row_major(&weight, inputs, n_rows).transposed();
+            let target = Target { values: squares, row_stride: n_pixels, mode: Mode::Overwrite };
+            matmul::multiply(weight, Matrix::row_major(input, inputs, n_pixels), 1.0, target, Threads::All);
+        }
+        let out = values::tensor(squares, (b, outputs, side, side, height * width))?
+            .reshape(&[b, outputs, side, side, height, width])? // (b, outputs, dy, dx, h, w)
+            .permute([0, 1, 4, 2, 5, 3])? // (b, outputs, h, dy, w, dx)
+            .reshape((b, outputs, height * side, width * side))?;
+        Ok(out.broadcast_add(&self.bias.reshape((1, outputs, 1, 1))?)?)
     }
 }

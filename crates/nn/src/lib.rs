@@ -8,6 +8,7 @@ pub mod conv;
 pub mod embedding;
 mod error;
 pub mod files;
+pub mod interpolate;
 pub mod linear;
 pub mod norm;
 pub mod rope;

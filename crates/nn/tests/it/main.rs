@@ -1,3 +1,4 @@
 //! The layers against the reference's.
 
 mod layers;
+mod resampling;
