@@ -1,7 +1,10 @@
-//! What the tests of several crates share: an HTTP client that can be as rude as a test wants, and a server of pictures.
+//! What the tests of several crates share: an HTTP client that can be as rude as a test wants, a server of pictures, and
+//! one that speaks a provider's API.
 //!
 //! A test that cannot go on panics here, at the caller's line where that is possible.
 
 pub mod client;
+pub mod form;
+pub mod ideogram;
 pub mod pictures;
 pub mod reply;

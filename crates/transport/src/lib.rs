@@ -6,7 +6,9 @@
 pub mod connect;
 pub mod error;
 pub mod exchange;
+pub mod upload;
 
 pub use connect::{Stream, Tls, open};
 pub use error::TransportError;
 pub use exchange::{Answer, Body, exchange};
+pub use upload::{HasLeft, Upload};

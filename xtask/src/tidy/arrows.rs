@@ -10,7 +10,7 @@ use super::tree::File;
 const MAP: &str = "ARCHITECTURE.md";
 
 /// Every crate and the crates of ours that it may use, from the ground up. An arrow never points upwards.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("domain", &[]),
     ("kernels", &[]),
     ("nn", &["kernels"]),
@@ -23,12 +23,26 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("ingest", &["domain", "imaging", "transport"]),
     ("hub", &["domain"]),
     ("pipelines", &["domain", "imaging", "engine", "hub", "models", "samplers", "nn"]),
+    ("providers", &["domain", "imaging", "engine", "ingest", "transport"]),
     ("app", &["domain", "imaging", "store", "ingest", "hub"]),
     ("worker", &["domain", "imaging", "engine", "store", "hub"]),
     ("api", &["domain", "app"]),
     (
         "pentimento",
-        &["domain", "imaging", "engine", "store", "ingest", "hub", "nn", "pipelines", "app", "worker", "api"],
+        &[
+            "domain",
+            "imaging",
+            "engine",
+            "store",
+            "ingest",
+            "hub",
+            "nn",
+            "pipelines",
+            "providers",
+            "app",
+            "worker",
+            "api",
+        ],
     ),
     // What tests share; only dev-dependencies may name it.
     ("testkit", &["domain", "imaging", "engine", "store"]),
