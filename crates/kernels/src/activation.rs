@@ -22,12 +22,17 @@ pub enum Activation {
 
 /// Applies an activation to every element.
 pub fn activate(activation: Activation, values: &mut [f32]) {
-    values.par_chunks_mut(CHUNK).for_each(|chunk| match activation {
-        Activation::GeluTanh => gelu_tanh(chunk),
-        Activation::GeluErf => gelu_erf(chunk),
-        Activation::QuickGelu => quick_gelu(chunk),
-        Activation::Silu => silu(chunk),
-    });
+    values.par_chunks_mut(CHUNK).for_each(|chunk| activate_here(activation, chunk));
+}
+
+/// [`activate`] on the caller's own thread.
+pub(crate) fn activate_here(activation: Activation, values: &mut [f32]) {
+    match activation {
+        Activation::GeluTanh => gelu_tanh(values),
+        Activation::GeluErf => gelu_erf(values),
+        Activation::QuickGelu => quick_gelu(values),
+        Activation::Silu => silu(values),
+    }
 }
 
 /// `values *= factors`, element by element.

@@ -13,6 +13,7 @@ pub mod mapped;
 pub mod math;
 pub mod matmul;
 pub mod norm;
+pub mod packed;
 pub mod rope;
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
-//! f32 matrix products, by the `gemm` crate; bias and accumulation folded in.
+//! f32 matrix products of two operands that both change, by the `gemm` crate. Layers' weights are [`crate::packed`].
 
-use crate::activation::row_batch;
 use gemm::Parallelism;
-use rayon::prelude::*;
 
 /// A read-only matrix in a slice: element `(row, column)` lies at `row * row_stride + column * column_stride`.
 #[derive(Clone, Copy)]
@@ -56,31 +54,6 @@ pub enum Threads {
     All,
 }
 
-/// `out = x · weightᵀ + bias`: a linear layer.
-///
-/// # Shapes
-/// - x: `(rows, inputs)`; weight: `(outputs, inputs)`; bias: `(outputs)`; out: `(rows, outputs)`
-pub fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: &mut [f32], inputs: usize) {
-    let rows = x.len() / inputs;
-    let outputs = weight.len() / inputs;
-    assert_eq!(out.len(), rows * outputs, "linear: the output does not fit");
-    let mode = match bias {
-        None => Mode::Overwrite,
-        Some(bias) => {
-            assert_eq!(bias.len(), outputs, "linear: the bias does not fit");
-            out.par_chunks_mut(outputs).with_min_len(row_batch(outputs)).for_each(|row| row.copy_from_slice(bias));
-            Mode::Accumulate
-        }
-    };
-    multiply(
-        Matrix::row_major(x, rows, inputs),
-        Matrix::row_major(weight, outputs, inputs).transposed(),
-        1.0,
-        Target { values: out, row_stride: outputs, mode },
-        Threads::All,
-    );
-}
-
 /// `target (+)= factor · left · right`.
 pub fn multiply(left: Matrix<'_>, right: Matrix<'_>, factor: f32, target: Target<'_>, threads: Threads) {
     let (rows, columns, inner) = (left.rows, right.columns, left.columns);
@@ -132,20 +105,24 @@ fn last_index(rows: usize, columns: usize, row_stride: usize, column_stride: usi
 mod tests {
     use super::*;
 
+    fn product(values: &mut [f32], mode: Mode) {
+        let (left, right) = ([1.0, 2.0, 3.0, 4.0], [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+        let right = Matrix::row_major(&right, 3, 2).transposed();
+        multiply(Matrix::row_major(&left, 2, 2), right, 1.0, Target { values, row_stride: 3, mode }, Threads::One);
+    }
+
     #[test]
-    fn a_linear_layer_multiplies_by_the_transposed_weight() {
-        let x = [1.0, 2.0, 3.0, 4.0];
-        let weight = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0];
-        let mut out = [0.0; 6];
-        linear(&x, &weight, Some(&[10.0, 20.0, 30.0]), &mut out, 2);
+    fn a_transposed_operand_is_read_by_its_strides() {
+        let mut out = [10.0, 20.0, 30.0, 10.0, 20.0, 30.0];
+        product(&mut out, Mode::Accumulate);
         assert_eq!(out, [11.0, 22.0, 33.0, 13.0, 24.0, 37.0]);
     }
 
     #[test]
     fn overwriting_does_not_read_what_was_there() {
-        let mut out = [f32::NAN; 1];
-        linear(&[2.0], &[3.0], None, &mut out, 1);
-        assert_eq!(out, [6.0]);
+        let mut out = [f32::NAN; 6];
+        product(&mut out, Mode::Overwrite);
+        assert_eq!(out, [1.0, 2.0, 3.0, 3.0, 4.0, 7.0]);
     }
 
     #[test]

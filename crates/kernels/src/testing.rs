@@ -9,3 +9,9 @@ pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
     };
     std::iter::repeat_with(next).take(n).collect()
 }
+
+/// `x · weightᵀ` in double precision.
+pub(crate) fn product(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
+    let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>() as f32;
+    x.chunks(inputs).flat_map(|x| weight.chunks(inputs).map(|w| dot(x, w)).collect::<Vec<f32>>()).collect()
+}
