@@ -267,9 +267,9 @@ mod tests {
              WEIGHTS"
         );
         assert!(
-            message("flux-canny").ends_with("this version cannot paint with them yet"),
+            message("flux-pulid").ends_with("this version cannot paint with them yet"),
             "{}",
-            message("flux-canny")
+            message("flux-pulid")
         );
         assert!(message("cartoon").contains("any SDXL checkpoint in the diffusers layout"), "{}", message("cartoon"));
         assert_eq!(
@@ -310,13 +310,13 @@ mod tests {
     #[test]
     fn weights_that_no_engine_takes_serve_nobody() {
         let dir = tempfile::tempdir().unwrap();
-        model_folder(&dir.path().join("flux-canny"), "FluxControlPipeline");
+        model_folder(&dir.path().join("flux-pulid"), "FluxPulidPipeline");
         model_folder(&dir.path().join("flux-schnell"), "FluxPipeline");
         let registry = registry::built_in();
         let shelf = Shelf::open(dir.path(), &registry).unwrap();
         assert_eq!(shelf.usable(&[id("flux-dev"), id("flux-schnell")], &registry), Ok(id("flux-schnell")));
-        let error = shelf.usable(&[id("flux-canny")], &registry).unwrap_err();
-        assert_eq!(error, "the weights of flux-canny are installed, but this version cannot paint with them yet");
+        let error = shelf.usable(&[id("flux-pulid")], &registry).unwrap_err();
+        assert_eq!(error, "the weights of flux-pulid are installed, but this version cannot paint with them yet");
         assert!(shelf.usable(&[id("flux-dev")], &registry).unwrap_err().contains("huggingface-cli download"));
     }
 }

@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Where to write the result: .png, .jpg or .webp. With --batch: OUT-1.png to OUT-n.png.
     #[arg(short, long, value_name = "OUT.png", value_parser = output_path)]
     output: PathBuf,
+    /// A ready-made control picture (edges, depth) for the apps that make one of the picture: a file or a URL.
+    #[arg(long, value_name = "IMAGE")]
+    control_image: Option<String>,
     /// The app, by its name or its id; `pentimento models` lists them. Named, its own defaults hold [default: flux-dev,
     /// with the model's defaults]
     #[arg(long)]
@@ -88,13 +91,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let app = app(args, &catalogue)?;
     writable(&args.output)?;
     let mut progress = Progress::begin("reading the picture".to_owned());
-    let source = read_picture(args)?;
+    let source = read_picture(args, &args.image)?;
+    let control = args.control_image.as_deref().map(|image| read_picture(args, image)).transpose()?;
     progress.now("loading the weights");
     let begin = Instant::now();
     let mut engine = weights::engine_for(app, args.weights.as_deref())?;
     let load = begin.elapsed();
     progress.now("painting");
-    let plan = plan(args, app, source);
+    let plan = plan(args, app, Pictures { source, control });
     let output = engine.run(&plan, &mut progress).map_err(Failure::because)?;
     let paths = write_pictures(args, &output)?;
     progress.end();
@@ -110,13 +114,19 @@ fn app<'a>(args: &Args, catalogue: &'a Catalogue) -> Result<&'a App, Failure> {
     })
 }
 
-fn plan(args: &Args, app: &App, source: Picture) -> Plan {
+/// What the command line names.
+struct Pictures {
+    source: Picture,
+    control: Option<Picture>,
+}
+
+fn plan(args: &Args, app: &App, pictures: Pictures) -> Plan {
     // Who names no app wants what the model was made for; who names one wants what the server would do.
     let defaults = args.app.as_ref().map(|_| app.defaults);
     Plan {
-        source: Some(source),
+        source: Some(pictures.source),
         mode: app.mode,
-        control_image: None,
+        control_image: pictures.control,
         prompt: app.preset.prompt(&args.prompt),
         prompt_2: args.prompt_2.clone(),
         negative_prompt: app.preset.negative_prompt(args.negative_prompt.as_deref()),
@@ -137,10 +147,10 @@ fn plan(args: &Args, app: &App, source: Picture) -> Plan {
     }
 }
 
-fn read_picture(args: &Args) -> Result<Picture, Failure> {
-    let is_url =
-        ["http://", "https://", "data:"].iter().any(|scheme| args.image.to_ascii_lowercase().starts_with(scheme));
-    let bytes = if is_url { fetch(args)? } else { read_file(Path::new(&args.image))? };
+/// A picture that the command line names by its file or its URL.
+fn read_picture(args: &Args, image: &str) -> Result<Picture, Failure> {
+    let is_url = ["http://", "https://", "data:"].iter().any(|scheme| image.to_ascii_lowercase().starts_with(scheme));
+    let bytes = if is_url { fetch(args, image)? } else { read_file(Path::new(image))? };
     imaging::decode(&bytes).map_err(|error| Failure::because(format!("the picture cannot be read: {error}")))
 }
 
@@ -154,11 +164,11 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(failed)
 }
 
-fn fetch(args: &Args) -> Result<Vec<u8>, Failure> {
+fn fetch(args: &Args, url: &str) -> Result<Vec<u8>, Failure> {
     let policy = FetchPolicy { allowed_sources: args.allow_source.clone(), ..FetchPolicy::default() };
     let fetcher = Fetcher::new(policy).map_err(Failure::usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::because)?;
-    let fetched = runtime.block_on(fetcher.fetch(&args.image));
+    let fetched = runtime.block_on(fetcher.fetch(url));
     fetched.map(|fetched| fetched.bytes.to_vec()).map_err(|error| Failure::because(format!("image: {error}")))
 }
 

@@ -1,0 +1,110 @@
+//! `pentimento paint` gives the reference implementation's picture for the same seed, app by app.
+
+use crate::process::run;
+use imaging::Picture;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn goldens() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../parity/goldens"))
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// A folder of weights: each recorded model under the name of the one that it stands for.
+fn weights(models: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (recorded, name) in models {
+        copy(&goldens().join("models").join(recorded), &dir.path().join(name));
+    }
+    dir
+}
+
+fn input(name: &str) -> String {
+    goldens().join(format!("inputs/{name}.png")).display().to_string()
+}
+
+/// Paints, and returns the picture or what the program said instead.
+fn paint(weights: &Path, image: &str, prompt: &str, options: &[&str]) -> Result<Picture, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.png");
+    let fixed = ["paint", image, prompt, "--output", out.to_str().unwrap(), "--weights", weights.to_str().unwrap()];
+    let ended = run(&[&fixed, options].concat());
+    match ended.status.success() {
+        true => Ok(imaging::decode(&fs::read(out).unwrap()).unwrap()),
+        false => Err(String::from_utf8(ended.stderr).unwrap()),
+    }
+}
+
+/// As recorded, but for a level that rounding may move.
+#[track_caller]
+fn is_recorded(painted: Result<Picture, String>, case: &str) {
+    let recorded = imaging::decode(&fs::read(goldens().join("cases").join(case).join("image.png")).unwrap()).unwrap();
+    let painted = painted.unwrap();
+    assert_eq!(painted.size(), recorded.size());
+    let levels = painted.pixels().iter().zip(recorded.pixels());
+    let off = levels.map(|(ours, theirs)| ours.abs_diff(*theirs)).max().unwrap();
+    assert!(off <= 1, "{case}: a level is off by {off}");
+}
+
+const CAR: &str = "a photo of a red car, cinematic lighting, highly detailed";
+const MOUNTAIN: &str = "watercolor painting of a mountain landscape at sunset";
+
+#[test]
+fn flux_canny_paints_along_the_edges_of_the_picture() {
+    let weights = weights(&[("flux-control-tiny", "flux-canny")]);
+    let common = ["--app", "flux-canny", "--steps", "4", "--guidance-scale", "30", "--max-sequence-length", "64"];
+    let with = |prompt: &str, options: &[&str]| {
+        paint(weights.path(), &input("in_96x64"), prompt, &[&common, options].concat())
+    };
+    is_recorded(with(CAR, &["--seed", "21", "--strength", "1"]), "flux_control_canny");
+    is_recorded(with(MOUNTAIN, &["--seed", "22"]), "flux_control_img2img");
+    let given = ["--seed", "22", "--control-image", &input("canny_96x64")];
+    is_recorded(with(MOUNTAIN, &given), "flux_control_img2img");
+}
+
+#[test]
+fn a_control_model_alone_is_served_by_its_pipeline_and_says_which_app_it_is_for() {
+    let folder = goldens().join("models/flux-control-tiny");
+    let options = ["--steps", "4", "--seed", "21", "--strength", "1", "--max-sequence-length", "64"];
+    let with_app = [&options[..], &["--app", "flux-canny"]].concat();
+    is_recorded(paint(&folder, &input("in_96x64"), CAR, &with_app), "flux_control_canny");
+    let said = paint(&folder, &input("in_96x64"), CAR, &options).unwrap_err();
+    assert!(said.contains("use the app flux-canny or flux-depth"), "{said}");
+}
+
+#[test]
+fn flux_redux_paints_from_a_picture_with_and_without_a_prompt() {
+    let weights = weights(&[("flux-redux-tiny", "flux-redux"), ("flux-dev-tiny", "flux-dev")]);
+    let common = ["--app", "flux-redux", "--steps", "3", "--guidance-scale", "2.5"];
+    let with = |image: &str, prompt: &str, options: &[&str]| {
+        paint(weights.path(), &input(image), prompt, &[&common, options].concat())
+    };
+    // As good as 0, which would return the picture: the full weight.
+    let full = ["--width", "96", "--height", "64", "--strength", "1e-12"];
+    is_recorded(with("in_100x70", "", &[&full[..], &["--seed", "41"]].concat()), "flux_redux");
+    is_recorded(with("in_100x70", CAR, &[&full[..], &["--seed", "42"]].concat()), "flux_redux_text");
+    // The app's own strength, 0.7, leaves the tokens 0.3 of their weight.
+    is_recorded(with("in_64x64", "", &["--seed", "43"]), "flux_redux_scale");
+}
+
+#[test]
+fn redux_without_its_base_says_what_to_install() {
+    let alone = weights(&[("flux-redux-tiny", "flux-redux")]);
+    let said = paint(alone.path(), &input("in_64x64"), "", &["--app", "flux-redux"]).unwrap_err();
+    assert!(said.contains("no weights for flux-dev are installed"), "{said}");
+    let folder = goldens().join("models/flux-redux-tiny");
+    let said = paint(&folder, &input("in_64x64"), "", &["--app", "flux-redux"]).unwrap_err();
+    assert!(said.contains("Redux adds to a FLUX.1 model"), "{said}");
+}
