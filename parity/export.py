@@ -52,7 +52,7 @@ def main() -> int:
         case "depth":
             depth.record_depth(goldens)
         case "models":
-            for name in names or [*models.MODELS, *depth.MODELS]:
+            for name in names or [*models.MODELS, redux.MODEL, *depth.MODELS]:
                 build(name, goldens)
         case "cases":
             for case in chosen(names):
@@ -70,7 +70,10 @@ def build(name: str, goldens: Path) -> None:
         return
     # The T5 tokenizer is trained, not computed, so each model takes over the one that is there.
     t5_tokenizer = HERE / "goldens" / "models" / "flux-dev-tiny" / "tokenizer_2"
-    models.build(name, goldens / "tokenizers", t5_tokenizer, goldens / "models" / name)
+    if name == redux.MODEL:
+        redux.build(goldens / "models" / name)
+    else:
+        models.build(name, goldens / "tokenizers", t5_tokenizer, goldens / "models" / name)
     print(f"built {name}; every case recorded from the weights it replaces must be recorded again")
 
 

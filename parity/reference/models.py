@@ -8,6 +8,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
+    FluxControlPipeline,
     FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -22,8 +23,15 @@ MODELS = {
     # Sharded, as the real one is.
     "flux-dev-tiny": {"seed": 1, "guidance_embeds": True, "schedule": DYNAMIC_SHIFT, "shard_size": "400KB"},
     "flux-schnell-tiny": {"seed": 2, "guidance_embeds": False, "schedule": {"shift": 1.0}, "shard_size": "5GB"},
-    "flux-kontext-tiny": {"seed": 3, "guidance_embeds": True, "schedule": DYNAMIC_SHIFT, "shard_size": "5GB"},
-}
+    "flux-kontext-tiny": {
+        "seed": 3, "guidance_embeds": True, "schedule": DYNAMIC_SHIFT, "shard_size": "5GB",
+        "pipeline": FluxKontextPipeline,
+    },
+    "flux-control-tiny": {
+        "seed": 4, "guidance_embeds": True, "schedule": DYNAMIC_SHIFT, "shard_size": "5GB",
+        "transformer": {"in_channels": 128, "out_channels": 64}, "pipeline": FluxControlPipeline,
+    },
+}  # fmt: skip
 
 TRANSFORMER = {
     "in_channels": 64,
@@ -76,7 +84,8 @@ def build(name: str, tokenizers: Path, t5_tokenizer: Path, folder: Path) -> None
     """Writes a model in the folder layout of diffusers, its weights in bfloat16."""
     spec = MODELS[name]
     generator = torch.Generator().manual_seed(spec["seed"])
-    transformer = FluxTransformer2DModel(**TRANSFORMER, guidance_embeds=spec["guidance_embeds"])
+    changes = spec.get("transformer", {})
+    transformer = FluxTransformer2DModel(**(TRANSFORMER | changes), guidance_embeds=spec["guidance_embeds"])
     clip, t5, vae = CLIPTextModel(CLIPTextConfig(**CLIP)), T5EncoderModel(T5Config(**T5)), AutoencoderKL(**VAE)
     randomize(transformer, 0.8, generator)
     randomize(clip, 0.7, generator)
@@ -87,8 +96,7 @@ def build(name: str, tokenizers: Path, t5_tokenizer: Path, folder: Path) -> None
     tiny_clip_tokenizer(tokenizers / "clip_full", folder / "tokenizer")
     shutil.copytree(t5_tokenizer, folder / "tokenizer_2", dirs_exist_ok=True)
 
-    pipeline_class = FluxKontextPipeline if "kontext" in name else FluxPipeline
-    pipeline = pipeline_class(
+    pipeline = spec.get("pipeline", FluxPipeline)(
         scheduler=FlowMatchEulerDiscreteScheduler(**spec["schedule"]),
         text_encoder=clip,
         text_encoder_2=t5,
@@ -103,7 +111,7 @@ def build(name: str, tokenizers: Path, t5_tokenizer: Path, folder: Path) -> None
         move(written / part, folder / part)
     shutil.rmtree(written)
     name_fast_tokenizer(folder / "model_index.json")
-    restore_clip_prefix(folder / "text_encoder" / "model.safetensors")
+    restore_prefix("text_model.", folder / "text_encoder" / "model.safetensors")
 
 
 def randomize(model: torch.nn.Module, gain: float, generator: torch.Generator) -> None:
@@ -142,10 +150,9 @@ def tiny_clip_tokenizer(full: Path, folder: Path) -> None:
         shutil.copy(full / name, folder / name)
 
 
-def restore_clip_prefix(path: Path) -> None:
-    """transformers 5 saves a text encoder without the prefix that published checkpoints have."""
+def restore_prefix(prefix: str, path: Path) -> None:
+    """transformers 5 saves CLIP and SigLIP without the prefix that published checkpoints have."""
     weights = load_file(path)
-    prefix = "text_model."
     save_file({name if name.startswith(prefix) else prefix + name: v for name, v in weights.items()}, path)
 
 

@@ -9,9 +9,12 @@ from typing import Iterator
 
 import torch
 from diffusers import DiffusionPipeline, FluxPipeline, FluxPriorReduxPipeline
+from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from safetensors.torch import save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from . import models
 from .cases import CAR, MOUNTAIN
 from .recorder import Case, Recording
 
@@ -19,6 +22,14 @@ SEED = 2025
 MODEL = "flux-redux-tiny"
 # What the prior makes zeros of where it has no text encoders: the real model's widths, which it does not look up.
 REAL_TEXT_WIDTH, REAL_POOLED_WIDTH = 4096, 768
+SIGLIP = {
+    "hidden_size": 40,
+    "intermediate_size": 88,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 5,
+    "image_size": 56,
+    "patch_size": 14,
+}
 # Scales of the positions' embeddings. At the small ones the variance is about as large as an epsilon.
 ROW_SCALES = [1.0, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-2, 1e-1, 3e-1]
 
@@ -88,6 +99,21 @@ def listen(prior: FluxPriorReduxPipeline, recording: Recording, layers: bool) ->
     tower.register_forward_pre_hook(keep_pixels, with_kwargs=True)
     for name, module in heard.items():
         module.register_forward_hook(keep_output(name))
+
+
+@torch.no_grad()
+def build(folder: Path) -> None:
+    """Writes a tiny prior in the folder layout of diffusers, its weights in bfloat16."""
+    generator = torch.Generator().manual_seed(SEED)
+    tower = SiglipVisionModel(SiglipVisionConfig(**SIGLIP))
+    embedder = ReduxImageEncoder(redux_dim=SIGLIP["hidden_size"], txt_in_features=models.T5["d_model"])
+    models.randomize(tower, 0.7, generator)
+    models.randomize(embedder, 0.7, generator)
+    size = {"height": SIGLIP["image_size"], "width": SIGLIP["image_size"]}
+    extractor = SiglipImageProcessorPil(size=size)
+    prior = FluxPriorReduxPipeline(image_encoder=tower, feature_extractor=extractor, image_embedder=embedder)
+    prior.to(torch.bfloat16).save_pretrained(folder)
+    models.restore_prefix("vision_model.", folder / "image_encoder" / "model.safetensors")
 
 
 @torch.no_grad()

@@ -41,9 +41,10 @@ fn paint(weights: &Path, image: &str, prompt: &str, options: &[&str]) -> Result<
     let out = dir.path().join("out.png");
     let fixed = ["paint", image, prompt, "--output", out.to_str().unwrap(), "--weights", weights.to_str().unwrap()];
     let ended = run(&[&fixed, options].concat());
-    match ended.status.success() {
-        true => Ok(imaging::decode(&fs::read(out).unwrap()).unwrap()),
-        false => Err(String::from_utf8(ended.stderr).unwrap()),
+    if ended.status.success() {
+        Ok(imaging::decode(&fs::read(out).unwrap()).unwrap())
+    } else {
+        Err(String::from_utf8(ended.stderr).unwrap())
     }
 }
 
