@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// The file that every model in the diffusers layout has.
 pub const INDEX_FILE: &str = "model_index.json";
+/// The file of a model that is one component alone (a depth estimator), which has no index.
+const COMPONENT_FILE: &str = "config.json";
 /// The model that is always there.
 const EMBEDDED_MODEL: &str = "pentimento-nano";
 static EMBEDDED: &[EmbeddedFile] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
@@ -88,7 +90,7 @@ impl Shelf {
         for entry in fs::read_dir(&dir).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let id = path.file_name().and_then(|name| name.to_str()).and_then(ModelId::parse);
-            if let Some(id) = id.filter(|_| path.join(INDEX_FILE).is_file()) {
+            if let Some(id) = id.filter(|id| holds_model(&path, id, registry)) {
                 shelf.models.insert(id, Installed::Folder(path));
                 n_found += 1;
             }
@@ -181,6 +183,11 @@ impl Shelf {
         };
         format!("no weights for {id} are installed; {how}; {then}")
     }
+}
+
+/// Any folder with an index, and one with a single component if a model that we know has its name.
+fn holds_model(dir: &Path, id: &ModelId, registry: &Registry) -> bool {
+    dir.join(INDEX_FILE).is_file() || (registry.get(id).is_some() && dir.join(COMPONENT_FILE).is_file())
 }
 
 /// A folder named by a model is that model; any other is known by its pipeline.
@@ -305,6 +312,34 @@ mod tests {
         let open = Shelf::embedded().with_remote(&[Provider::Ideogram], &registry);
         assert_eq!(open.usable(&[id("flux-dev"), remix.clone()], &registry), Ok(remix.clone()));
         assert!(open.is_remote(&remix) && !open.is_remote(&id("pentimento-nano")));
+    }
+
+    #[test]
+    fn a_model_is_of_use_beside_the_best_of_its_companions_only() {
+        let dir = tempfile::tempdir().unwrap();
+        model_folder(&dir.path().join("flux-depth"), "FluxControlPipeline");
+        let registry = registry::built_in();
+        let depth = id("flux-depth");
+        let companion = || {
+            let shelf = Shelf::open(dir.path(), &registry).unwrap();
+            let parts = shelf.parts(&depth, &registry)?;
+            match parts.companion {
+                Some(Installed::Folder(folder)) => Ok(folder.file_name().unwrap().to_str().unwrap().to_owned()),
+                other => panic!("{other:?}"),
+            }
+        };
+        let alone: String = companion().unwrap_err();
+        assert!(alone.starts_with("no weights for depth-anything-v2-large are installed"), "{alone}");
+        assert!(!alone.contains("cannot paint"), "{alone}");
+        for better in ["depth-anything-v2-small", "depth-anything-v2-base"] {
+            fs::create_dir(dir.path().join(better)).unwrap();
+            fs::write(dir.path().join(better).join(COMPONENT_FILE), "{}").unwrap();
+            assert_eq!(companion().as_deref(), Ok(better));
+        }
+        fs::create_dir(dir.path().join("unknown")).unwrap();
+        fs::write(dir.path().join("unknown").join(COMPONENT_FILE), "{}").unwrap();
+        let shelf = Shelf::open(dir.path(), &registry).unwrap();
+        assert!(shelf.find(&id("unknown")).is_none(), "a configuration alone may be anything");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod canvas;
 mod codec;
 mod control;
+pub mod depth;
 pub mod engines;
 pub mod flux;
 mod folder;

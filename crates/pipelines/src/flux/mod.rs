@@ -11,6 +11,7 @@ mod redux;
 use crate::canvas::{Canvas, Frame};
 use crate::codec::Codec;
 use crate::control::{Control, Preprocessor};
+use crate::depth::DepthEstimator;
 use crate::engines::Parts;
 use crate::folder::Pipeline;
 use crate::run::{BATCH_MAX, PIXELS_MAX, STEPS_MAX, Watch, clocked, component, in_range, placed};
@@ -127,7 +128,7 @@ impl FluxEngine {
             transformer: component(files, "transformer", |weights| Flux::new(&flux_config, weights))?,
             codec: Codec::load(files)?,
             schedule_config: prepare::schedule_config(files)?,
-            depth: None,
+            depth: parts.companion.as_ref().map(depth_estimator).transpose()?,
             redux: redux.transpose()?,
         })
     }
@@ -284,6 +285,10 @@ fn without_base(files: &ModelFiles) -> Error {
     let reason = "Redux adds to a FLUX.1 model, which is not beside it; give a folder that has both, each named by its \
                   model (flux-redux, flux-dev)";
     Error::Malformed { path: files.display("model_index.json"), reason: reason.to_owned() }
+}
+
+fn depth_estimator(files: &ModelFiles) -> Result<Box<dyn Preprocessor>> {
+    Ok(Box::new(DepthEstimator::load(files)?))
 }
 
 /// A control model takes as many channels again as it gives.

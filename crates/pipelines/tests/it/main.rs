@@ -1,6 +1,7 @@
 //! The FLUX engine against the reference's recorded runs (`parity/` in the repository's root).
 
 mod conditioning;
+mod depth;
 mod golden;
 mod parity;
 mod tokenizers;
