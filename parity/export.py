@@ -14,7 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from safetensors.torch import load_file
 
-from reference import arithmetic, canny, cases, control, depth, diffusion, layers, models, recorder, redux, refusals, tokens
+from reference import arithmetic, canny, cases, control, depth, diffusion, kontext, layers, models, recorder, redux, refusals, tokens
 
 CASES = cases.CASES + control.CASES + redux.CASES
 HERE = Path(__file__).resolve().parent
@@ -25,7 +25,7 @@ VAE_TOLERANCE = 3e-4
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    whats = ["noise", "schedules", "layers", "siglip", "tokens", "refusals", "canny", "depth", "models", "cases", "check"]
+    whats = ["noise", "schedules", "layers", "siglip", "tokens", "refusals", "canny", "depth", "kontext", "models", "cases", "check"]
     parser.add_argument("what", choices=whats)
     parser.add_argument("names", nargs="*", help="of models or cases; all when left out")
     parser.add_argument("--goldens", type=Path, default=HERE / "goldens", help="the folder read and written")
@@ -51,6 +51,8 @@ def main() -> int:
             canny.record_canny(goldens / "canny")
         case "depth":
             depth.record_depth(goldens)
+        case "kontext":
+            kontext.record_kontext_sizes(goldens / "kontext_sizes.json", goldens)
         case "models":
             for name in names or [*models.MODELS, redux.MODEL, *depth.MODELS]:
                 build(name, goldens)

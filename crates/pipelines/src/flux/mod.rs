@@ -5,6 +5,7 @@
 
 mod denoise;
 mod encode;
+mod kontext;
 mod prepare;
 mod redux;
 

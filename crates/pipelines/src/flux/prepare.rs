@@ -1,12 +1,12 @@
 //! Noise, latents, positions and conditioning: all that a run starts from.
 
 use super::encode::Texts;
+use super::kontext::reference_picture;
 use super::{FluxEngine, Guide, Job, PATCH};
 use crate::canvas::Canvas;
 use crate::run::Draws;
 use crate::trace::Trace;
 use candle_core::Tensor;
-use imaging::Picture;
 use models::flux::{image_positions, text_positions};
 use models::vae::LatentDistribution;
 use nn::files::ModelFiles;
@@ -15,9 +15,6 @@ use nn::values;
 use nn::{Error, Result};
 use samplers::flow_match::{FlowMatchConfig, FlowMatchSchedule, TimeShift};
 use serde::Deserialize;
-
-/// The largest reference picture of Kontext, pixels: about what the model was trained with.
-const REFERENCE_PIXELS_MAX: u64 = 1024 * 1024;
 
 /// What the denoiser sees besides noise and text.
 pub(super) enum Conditioning {
@@ -170,14 +167,6 @@ pub(super) fn unpack(tokens: &Tensor, grid: Grid) -> Result<Tensor> {
         .reshape((b, rows, columns, c, PATCH, PATCH))? // (b, row, column, c, dy, dx)
         .permute((0, 3, 1, 4, 2, 5))? // (b, c, row, dy, column, dx)
         .reshape((b, c, PATCH * rows, PATCH * columns))?)
-}
-
-/// Kontext sees the reference in its own size, rounded down to whole tokens, shrunk where it is over the limit.
-fn reference_picture(source: &Picture, multiple: u32) -> Picture {
-    let size = source.size();
-    let shrink = (REFERENCE_PIXELS_MAX as f64 / size.pixels() as f64).sqrt().min(1.0);
-    let side = |n: u32| ((f64::from(n) * shrink) as u32 / multiple).max(1) * multiple;
-    imaging::resize(source, domain::quantity::Size::new(side(size.width), side(size.height)))
 }
 
 /// `scheduler_config.json`, as diffusers writes it.
