@@ -1,8 +1,9 @@
 //! `pentimento bench`: where the time of one picture goes, stage by stage.
 
 use crate::failure::Failure;
+use crate::remote::Remote;
 use crate::terminal::{self, Progress};
-use crate::weights::{self, PrecisionArg};
+use crate::weights::{self, Places, PrecisionArg};
 use domain::catalogue::Mode;
 use domain::quantity::Size;
 use engine::{Engine, Fit, Plan, Timings};
@@ -50,7 +51,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let catalogue = hub::catalogue::built_in();
     let app = catalogue.by_slug("flux-dev").ok_or_else(|| Failure::because("the catalogue has no flux-dev"))?;
     let progress = Progress::begin("loading the weights".to_owned());
-    let mut engine = weights::engine_for(app, args.weights.as_deref())?;
+    let places = Places { weights: args.weights.as_deref(), remote: Remote::none(), allowed: &[] };
+    let mut engine = weights::engine_for(app, places)?;
     let plan = plan(args);
     let mut runs = Vec::new();
     for run in 0..=args.runs {

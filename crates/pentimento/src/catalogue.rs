@@ -1,6 +1,7 @@
-//! The options that say what can be painted: `--weights` and `--catalogue`.
+//! The options that say what can be painted: `--weights`, `--catalogue`, and those of providers.
 
 use crate::failure::Failure;
+use crate::remote::{IdeogramArgs, Remote};
 use app::availability::Availability;
 use domain::catalogue::{App, Catalogue};
 use domain::id::ModelId;
@@ -16,14 +17,17 @@ pub(crate) struct CatalogueArgs {
     /// A file with more apps, or others in the place of built-in ones; its form is that of crates/hub/data/catalogue.toml
     #[arg(long, value_name = "FILE", env = "PENTIMENTO_CATALOGUE")]
     catalogue: Option<PathBuf>,
+    #[command(flatten)]
+    remote: IdeogramArgs,
 }
 
-/// The apps, and the weights that lie here for them.
+/// The apps, and the weights and the keys that lie here for them.
 #[derive(Clone)]
 pub(crate) struct Offer {
     pub(crate) catalogue: Catalogue,
     pub(crate) registry: Registry,
     pub(crate) shelf: Shelf,
+    pub(crate) remote: Remote,
 }
 
 impl CatalogueArgs {
@@ -37,7 +41,9 @@ impl CatalogueArgs {
             None => Shelf::embedded(),
             Some(dir) => Shelf::open(dir, &registry).map_err(|error| Failure::caused_by(&error))?,
         };
-        Ok(Offer { catalogue, registry, shelf })
+        let remote = self.remote.open()?;
+        let shelf = shelf.with_remote(&remote.providers(), &registry);
+        Ok(Offer { catalogue, registry, shelf, remote })
     }
 }
 

@@ -4,6 +4,7 @@ use crate::catalogue::CatalogueArgs;
 use crate::data_dir::DataArg;
 use crate::terminal;
 use app::availability::Availability;
+use hub::registry::Provider;
 use ingest::IpRange;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,8 +39,15 @@ use Finding::{Fine, Warning};
 
 pub(crate) fn run(args: &Args) {
     let dir = args.data.dir();
-    let findings =
-        [cpu(), memory(), data_folder(&dir), disk(&dir), weights(&args.catalogue), sources(&args.allow_source)];
+    let findings = [
+        cpu(),
+        memory(),
+        data_folder(&dir),
+        disk(&dir),
+        weights(&args.catalogue),
+        providers(&args.catalogue),
+        sources(&args.allow_source),
+    ];
     for finding in findings {
         match finding {
             Fine(text) => terminal::say(&format!("ok    {text}")),
@@ -141,6 +149,22 @@ fn weights(args: &CatalogueArgs) -> Finding {
     let n_served = apps.iter().filter(|app| offer.model_for(app).is_ok()).count();
     let text = format!("weights: {}; {n_served} of {} apps can be served", models.join(", "), apps.len());
     if n_served == 0 { Warning(text) } else { Fine(format!("{text}; `pentimento models` tells more")) }
+}
+
+/// Whose keys are here; never the keys.
+fn providers(args: &CatalogueArgs) -> Finding {
+    // What is wrong with the options, the line about weights says.
+    let Ok(offer) = args.offer() else { return Warning("providers: their keys could not be looked for".to_owned()) };
+    let names = |providers: &[Provider]| providers.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ");
+    let (open, in_the_clear) = (offer.remote.providers(), offer.remote.unencrypted());
+    if !in_the_clear.is_empty() {
+        return Warning(format!("providers: the key of {} is set, and sent over plain http", names(&in_the_clear)));
+    }
+    let closed: Vec<Provider> = Provider::ALL.into_iter().filter(|provider| !open.contains(provider)).collect();
+    match (open.as_slice(), closed.as_slice()) {
+        (open, []) => Fine(format!("providers: the key of {} is set", names(open))),
+        (_, closed) => Fine(format!("providers: no key of {}, whose apps are not served", names(closed))),
+    }
 }
 
 fn sources(allowed: &[IpRange]) -> Finding {

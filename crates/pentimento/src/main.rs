@@ -10,6 +10,7 @@ mod keys;
 mod logs;
 mod models;
 mod paint;
+mod remote;
 mod serve;
 mod terminal;
 mod weights;

@@ -19,7 +19,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let found = offer.model_for(app);
         let model = found.as_ref().ok().or(app.models.first());
         let licence = model.and_then(|id| offer.registry.get(id)).map_or("", |model| model.licence.as_str());
+        let is_remote = model.and_then(|id| offer.registry.get(id)).is_some_and(|entry| entry.provider.is_some());
         let state = match (&found, model.and_then(|id| offer.shelf.find(id))) {
+            (Ok(_), _) if is_remote => "key set",
+            (Err(_), _) if is_remote => "no key",
             (Ok(_), Some(hub::installed::Installed::Embedded(_))) => "embedded",
             (Ok(_), _) => "installed",
             (Err(_), Some(_)) => "not usable yet",

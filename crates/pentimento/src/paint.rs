@@ -1,8 +1,9 @@
 //! `pentimento paint`: one picture, without the queue; the same plan and the same engine as the server's.
 
 use crate::failure::Failure;
+use crate::remote::IdeogramArgs;
 use crate::terminal::{self, Progress};
-use crate::weights::{self, PrecisionArg};
+use crate::weights::{self, Places, PrecisionArg};
 use domain::catalogue::{App, Catalogue};
 use domain::quantity::Size;
 use domain::request::OutputFormat;
@@ -75,6 +76,8 @@ pub(crate) struct Args {
     /// Let URLs lead to these addresses too, although they are not public; may be repeated.
     #[arg(long, value_name = "CIDR", value_parser = |text: &str| IpRange::parse(text).map_err(|error| error.to_string()))]
     allow_source: Vec<IpRange>,
+    #[command(flatten)]
+    remote: IdeogramArgs,
     /// Print the parameters that were used, the seed and the timings as JSON.
     #[arg(long)]
     json: bool,
@@ -95,7 +98,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let control = args.control_image.as_deref().map(|image| read_picture(args, image)).transpose()?;
     progress.now("loading the weights");
     let begin = Instant::now();
-    let mut engine = weights::engine_for(app, args.weights.as_deref())?;
+    let weights = args.weights.as_deref();
+    let mut engine =
+        weights::engine_for(app, Places { weights, remote: args.remote.open()?, allowed: &args.allow_source })?;
     let load = begin.elapsed();
     progress.now("painting");
     let plan = plan(args, app, Pictures { source, control });

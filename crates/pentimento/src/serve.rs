@@ -4,6 +4,7 @@ use crate::catalogue::{CatalogueArgs, Offer};
 use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::logs::LogArgs;
+use crate::remote::Sources;
 use crate::terminal;
 use api::drain::{self, DrainHandle};
 use api::{Api, Limits};
@@ -34,7 +35,8 @@ pub(crate) struct Args {
     data: DataArg,
     #[command(flatten)]
     catalogue: CatalogueArgs,
-    /// Let pictures be fetched from these addresses too, although they are not public; may be repeated
+    /// Let pictures, those that providers paint among them, be fetched from these addresses too, although they are not
+    /// public; may be repeated
     #[arg(long, value_name = "CIDR", env = "PENTIMENTO_ALLOW_SOURCE", value_delimiter = ',', value_parser = range)]
     allow_source: Vec<IpRange>,
     /// How clients reach this server, for the URLs of results [default: as they say in Host]
@@ -131,7 +133,12 @@ fn start_worker(
     let timing = Timing { keep_results: args.keep_results(), drain_grace: args.drain(), ..Timing::default() };
     let worker = Worker::new(WorkerConfig {
         catalogue: Arc::new(offer.catalogue),
-        engines: Arc::new(Engines::new(offer.shelf, offer.registry)),
+        engines: Arc::new(Sources {
+            local: Engines::new(offer.shelf, offer.registry.clone()),
+            remote: offer.remote,
+            registry: offer.registry,
+            allowed: args.allow_source.clone(),
+        }),
         stores: stores.clone(),
         remote_tasks_max: args.remote_tasks,
         // The data folder is locked: whoever held a lease before is dead.

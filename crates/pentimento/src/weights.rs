@@ -1,10 +1,13 @@
-//! Which engine a command paints with: the weights of `--weights`, or those inside the program.
+//! Which engine a command paints with: the weights of `--weights`, those inside the program, or a provider.
 
 use crate::failure::Failure;
+use crate::remote::{Remote, Sources};
 use domain::catalogue::App;
 use domain::id::ModelId;
 use engine::{Engine, EngineSource};
 use hub::installed::{INDEX_FILE, Shelf};
+use hub::registry::Registry;
+use ingest::IpRange;
 use pipelines::{Engines, Precision};
 use std::path::Path;
 
@@ -26,26 +29,40 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
+/// Where engines may come from besides the weights inside the program.
+pub(crate) struct Places<'a> {
+    pub(crate) weights: Option<&'a Path>,
+    pub(crate) remote: Remote,
+    /// Ranges that are not public from which a provider's results may be fetched.
+    pub(crate) allowed: &'a [IpRange],
+}
+
 /// Loads the engine for an app. A folder with a model in it is taken as it is; a folder of folders is searched for
-/// the app's models.
-pub(crate) fn engine_for(app: &App, weights: Option<&Path>) -> Result<Box<dyn Engine>, Failure> {
-    match weights {
+/// the app's models. An app that a provider serves needs no weights.
+pub(crate) fn engine_for(app: &App, places: Places<'_>) -> Result<Box<dyn Engine>, Failure> {
+    let registry = hub::registry::built_in();
+    let has_provider = |model: &ModelId| registry.get(model).is_some_and(|entry| entry.provider.is_some());
+    match places.weights {
+        _ if app.models.iter().any(has_provider) => from_shelf(app, places, registry),
         Some(folder) if !folder.is_dir() => Err(Failure::because(format!("{}: no such folder", folder.display()))),
         Some(folder) if folder.join(INDEX_FILE).is_file() => {
             pipelines::load_folder(folder.to_owned(), folder_name(folder)).map_err(Failure::because)
         }
-        _ => from_shelf(app, weights),
+        _ => from_shelf(app, places, registry),
     }
 }
 
-fn from_shelf(app: &App, weights: Option<&Path>) -> Result<Box<dyn Engine>, Failure> {
-    let registry = hub::registry::built_in();
+fn from_shelf(app: &App, places: Places<'_>, registry: Registry) -> Result<Box<dyn Engine>, Failure> {
+    let Places { weights, remote, allowed } = places;
     let shelf = match weights {
         None => Shelf::embedded(),
         Some(folder) => Shelf::open(folder, &registry).map_err(Failure::because)?,
     };
+    let shelf = shelf.with_remote(&remote.providers(), &registry);
     let model = shelf.usable(&app.models, &registry).map_err(Failure::because)?;
-    Engines::new(shelf, registry).load(&model).map_err(Failure::because)
+    let local = Engines::new(shelf, registry.clone());
+    let sources = Sources { local, remote, registry, allowed: allowed.to_vec() };
+    sources.load(&model).map_err(Failure::because)
 }
 
 /// What a folder's pictures are signed with.

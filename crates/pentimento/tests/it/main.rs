@@ -3,5 +3,6 @@
 mod commands;
 mod crash;
 mod ending;
+mod ideogram;
 mod paint;
 mod process;

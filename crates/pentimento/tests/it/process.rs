@@ -19,6 +19,11 @@ pub(crate) fn run(args: &[&str]) -> Output {
     command(args).output().unwrap()
 }
 
+/// With this in the environment besides.
+pub(crate) fn run_with(environment: &[(&str, &str)], args: &[&str]) -> Output {
+    command(args).envs(environment.iter().copied()).output().unwrap()
+}
+
 /// Without what the machine's own environment says.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
@@ -50,8 +55,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(data: &Path, more: &[&str]) -> Self {
+        Self::start_with(&[], data, more)
+    }
+
+    /// With this in the environment besides.
+    pub(crate) fn start_with(environment: &[(&str, &str)], data: &Path, more: &[&str]) -> Self {
         let args = [&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()], more].concat();
-        let mut child = command(&args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = command(&args);
+        let mut child = command.envs(environment.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (sender, receiver) = channel();
