@@ -47,4 +47,12 @@ CASES = [
         prompt=MOUNTAIN, image="in_150x101", control_image="in_128x96", height=80, width=56, strength=0.6,
         num_inference_steps=5, num_images_per_prompt=2,
     ),
+    control(
+        "flux_control_depth", 206, "under the depth map of in_64x64, which the `depth` recordings draw",
+        control_image="depth_64x64", width=64, num_inference_steps=3, guidance_scale=10.0,
+    ),
+    control(
+        "flux_control_depth_img2img", 207, prompt=MOUNTAIN, image="in_64x64", control_image="depth_64x64", width=64,
+        strength=0.7, guidance_scale=10.0,
+    ),
 ]  # fmt: skip

@@ -157,7 +157,7 @@ def layers() -> dict[str, torch.Tensor]:
 
 
 def record_maps(goldens: Path, folder: Path) -> None:
-    """A picture, what the processor makes of it, and the map that transformers' own pipeline draws."""
+    """A picture, what the processor makes of it, and the map that transformers draws, which other runs start from."""
     model_folder = goldens / "models" / "depth-anything-tiny"
     model = DepthAnythingForDepthEstimation.from_pretrained(model_folder, dtype=torch.float32).eval()
     processor = DPTImageProcessorPil.from_pretrained(model_folder)
@@ -168,7 +168,7 @@ def record_maps(goldens: Path, folder: Path) -> None:
         tensors[f"{name}.pixel_values"] = processor(images=picture, return_tensors="pt")["pixel_values"]
         drawn = pipeline(picture)
         tensors[f"{name}.predicted_depth"] = drawn["predicted_depth"]
-        drawn["depth"].save(folder / f"{name}.png", optimize=True)
+        drawn["depth"].save(goldens / "inputs" / f"{name.replace('in_', 'depth_')}.png", optimize=True)
     save(tensors, folder / "maps.safetensors")
 
 

@@ -119,14 +119,15 @@ mod tests {
     fn pictures_become_the_maps_that_the_reference_draws() {
         let estimator = DepthEstimator::load(&files("depth-anything-tiny")).unwrap();
         let recorded = candle_core::safetensors::load(goldens().join("depth/maps.safetensors"), &Device::Cpu).unwrap();
-        for name in ["in_64x64", "in_100x70", "in_150x101"] {
+        for size in ["64x64", "100x70", "150x101"] {
+            let name = format!("in_{size}");
             let source = picture(&format!("inputs/{name}.png"));
             let seen = estimator.feature_extractor.extract(&source).unwrap();
             let recorded_seen = &recorded[&format!("{name}.pixel_values")];
             assert_eq!(seen.dims(), recorded_seen.dims(), "{name}");
-            check(name, &seen, recorded_seen, 5e-7);
-            check(name, &estimator.depth(&source).unwrap(), &recorded[&format!("{name}.predicted_depth")], 1e-4);
-            let (map, expected) = (estimator.estimate(&source).unwrap(), picture(&format!("depth/{name}.png")));
+            check(&name, &seen, recorded_seen, 5e-7);
+            check(&name, &estimator.depth(&source).unwrap(), &recorded[&format!("{name}.predicted_depth")], 1e-4);
+            let (map, expected) = (estimator.estimate(&source).unwrap(), picture(&format!("inputs/depth_{size}.png")));
             assert_eq!(map.size(), source.size());
             let off = map.pixels().iter().zip(expected.pixels()).map(|(ours, theirs)| ours.abs_diff(*theirs));
             // Rounding down, a difference of rounding alone may cost a level.

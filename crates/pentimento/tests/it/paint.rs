@@ -76,6 +76,28 @@ fn flux_canny_paints_along_the_edges_of_the_picture() {
 }
 
 #[test]
+fn flux_depth_paints_under_the_depth_map_of_the_picture() {
+    let weights = weights(&[("flux-control-tiny", "flux-depth"), ("depth-anything-tiny", "depth-anything-v2-small")]);
+    let common = ["--app", "flux-depth", "--max-sequence-length", "64"];
+    let with = |prompt: &str, options: &[&str]| {
+        paint(weights.path(), &input("in_64x64"), prompt, &[&common, options].concat())
+    };
+    is_recorded(with(CAR, &["--seed", "206", "--strength", "1", "--steps", "3"]), "flux_control_depth");
+    let from_reference = ["--seed", "207", "--steps", "4"];
+    is_recorded(with(MOUNTAIN, &from_reference), "flux_control_depth_img2img");
+    let map = input("depth_64x64");
+    let given = [&from_reference[..], &["--control-image", &map]].concat();
+    is_recorded(with(MOUNTAIN, &given), "flux_control_depth_img2img");
+}
+
+#[test]
+fn flux_depth_without_an_estimator_says_what_to_install() {
+    let alone = weights(&[("flux-control-tiny", "flux-depth")]);
+    let said = paint(alone.path(), &input("in_64x64"), CAR, &["--app", "flux-depth"]).unwrap_err();
+    assert!(said.contains("no weights for depth-anything-v2-large are installed"), "{said}");
+}
+
+#[test]
 fn a_control_model_alone_is_served_by_its_pipeline_and_says_which_app_it_is_for() {
     let folder = goldens().join("models/flux-control-tiny");
     let options = ["--steps", "4", "--seed", "21", "--strength", "1", "--max-sequence-length", "64"];

@@ -125,6 +125,8 @@ macro_rules! recorded_runs {
 recorded_runs! {
     flux_control_batch2,
     flux_control_canny,
+    flux_control_depth,
+    flux_control_depth_img2img,
     flux_control_floor,
     flux_control_img2img,
     flux_control_img2img_batch2,
