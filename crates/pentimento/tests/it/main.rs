@@ -1,5 +1,6 @@
 //! The program as a user runs it: its own process, the embedded model, real signals.
 
+mod apps;
 mod commands;
 mod crash;
 mod ending;

@@ -23,7 +23,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A folder of weights: each recorded model under the name of the one that it stands for.
-fn weights(models: &[(&str, &str)]) -> tempfile::TempDir {
+pub(crate) fn weights(models: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (recorded, name) in models {
         copy(&goldens().join("models").join(recorded), &dir.path().join(name));

@@ -17,6 +17,9 @@ fn tolerance(case: &Case, name: &str) -> f64 {
         name if name.starts_with("vae_encode") || name == "vae_decode.input" => 3e-4,
         _ => 1e-4,
     };
+    // The frequencies of a large guidance differ from one processor to the next, and some cases are of another one.
+    let is_guided_hard = case.argument("guidance_scale").as_f64().is_some_and(|scale| scale >= 30.0);
+    let fixed = if is_guided_hard { 2.0 * fixed } else { fixed };
     // Where the reference itself is less exact than that, its own distance from double precision is the measure.
     let reference_floor = case.about["f32_noise_floor"][name].as_f64().unwrap_or(0.0);
     f64::max(fixed, 3.0 * reference_floor)
