@@ -1,9 +1,8 @@
 //! What travels: the contract's one response shape, and the requests. Domain values are converted by hand.
 
 use crate::links::Links;
-use domain::catalogue::Catalogue;
 use domain::fault::{ErrorCode, Fault};
-use domain::request::GenerationRequest;
+use domain::request::{GenerationRequest, InferenceType};
 use domain::task::{Painting, Task, TaskState};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
@@ -77,7 +76,7 @@ pub(crate) struct Input {
     height: Option<u32>,
     seed: u64,
     output_format: &'static str,
-    /// Only for the apps that it applies to.
+    /// The class that the task runs on; only for the apps that it applies to.
     #[serde(skip_serializing_if = "Option::is_none")]
     inference_type: Option<&'static str>,
     /// Only in the answer to the request itself.
@@ -104,13 +103,13 @@ impl Envelope {
         Self { error: Some(class.to_owned()), error_data: Some(detail), ..Self::default() }
     }
 
-    pub(crate) fn of_task(task: &Task, catalogue: &Catalogue, links: &Links) -> Self {
+    pub(crate) fn of_task(task: &Task, links: &Links) -> Self {
         let fault = fault_of(&task.state);
         Self {
             time_required: time_required(task),
             error: fault.as_ref().map(|fault| fault.code.class().to_owned()),
             error_data: fault.map(|fault| fault.detail),
-            input: Some(Input::of_task(task, catalogue)),
+            input: Some(Input::of_task(task)),
             output: painting_of(task).map(|painting| Output::of(painting, links)),
             app_id: Some(task.request.app.to_string()),
             task_id: Some(task.id.to_string()),
@@ -121,9 +120,8 @@ impl Envelope {
 }
 
 impl Input {
-    fn of_task(task: &Task, catalogue: &Catalogue) -> Self {
+    fn of_task(task: &Task) -> Self {
         let request: &GenerationRequest = &task.request;
-        let deployed = catalogue.by_id(request.app.as_str()).is_some_and(|app| app.deployed);
         let mut ignored = request.ignored.clone();
         let unused = painting_of(task).map(|painting| painting.ignored.as_slice()).unwrap_or_default();
         ignored.extend(unused.iter().filter(|name| !request.ignored.contains(name)).cloned());
@@ -140,7 +138,7 @@ impl Input {
             height: request.size.map(|size| size.height),
             seed: request.seed,
             output_format: request.output_format.as_str(),
-            inference_type: deployed.then_some(request.inference_type.as_str()),
+            inference_type: request.inference_type.map(InferenceType::as_str),
             celery: None,
             ignored,
         }

@@ -4,6 +4,7 @@
 
 use domain::catalogue::Catalogue;
 use domain::fault::{ErrorCode, Fault};
+use domain::gpu::GpuOffer;
 use domain::id::TaskId;
 use domain::task::{Task, TaskState};
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct Config {
     pub submissions_per_minute: u32,
     /// How long a finished task and its pictures are kept.
     pub keep_results: Duration,
+    /// The classes of GPU that the workers offer.
+    pub gpus: GpuOffer,
 }
 
 /// A task, and how many go before it if it is queued.
@@ -69,6 +72,10 @@ impl App {
 
     pub fn availability(&self) -> &dyn Availability {
         &*self.inner.availability
+    }
+
+    pub fn gpus(&self) -> GpuOffer {
+        self.inner.config.gpus
     }
 
     pub fn keys(&self) -> &Keys {

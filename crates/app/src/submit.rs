@@ -7,7 +7,7 @@ use bytes::Bytes;
 use domain::fault::{ErrorCode, Fault, Invalid};
 use domain::id::{BlobKey, TaskId};
 use domain::limits::IDEMPOTENCY_KEY_CHARS_MAX;
-use domain::request::{Draft, GenerationRequest};
+use domain::request::{Draft, GenerationRequest, InferenceType};
 use domain::task::Task;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -73,6 +73,7 @@ impl App {
     /// to ask again, and must then find the task and not its remains.
     pub async fn submit(&self, caller: &Caller, order: Order) -> Result<Placed, Fault> {
         let idempotency = idempotency(&order)?;
+        let names_class = order.draft.inference_type.is_some();
         let mut request = GenerationRequest::accept(order.draft, &self.inner.catalogue, fresh_seed()?)?;
         request.ignored.extend(order.unknown_fields);
         if let Some(idempotency) = &idempotency {
@@ -81,6 +82,8 @@ impl App {
                 return settled(earlier).map(|task| Placed { task, place: None });
             }
         }
+        let named_class = request.inference_type.filter(|_| names_class);
+        self.place(&mut request, named_class)?;
         self.admit(caller, &request)?;
         let picture = self.inner.sources.fetch(&request.image).await?;
         request.image = recorded_url(&request.image);
@@ -99,6 +102,24 @@ impl App {
             tracing::error!(%panic, "submitting panicked");
             Err(Fault::new(ErrorCode::Internal, "the task could not be queued; try again"))
         })
+    }
+
+    /// Gives the request the class of GPU that it runs on.
+    fn place(&self, request: &mut GenerationRequest, named: Option<InferenceType>) -> Result<(), Fault> {
+        let gpus = self.inner.config.gpus;
+        let class = match (named, request.inference_type) {
+            (Some(named), _) => gpus.place(named).map_err(|invalid| {
+                Fault::new(ErrorCode::Unavailable, invalid.to_string()).retry_after_s(RETRY_ABSENT_S)
+            })?,
+            // Who named none takes what there is.
+            (None, Some(default)) => gpus.nearest(default),
+            (None, None) => return Ok(()),
+        };
+        if named.is_some_and(|named| named != class) {
+            request.ignored.push("inference_type".to_owned());
+        }
+        request.inference_type = Some(class);
+        Ok(())
     }
 
     fn admit(&self, caller: &Caller, request: &GenerationRequest) -> Result<(), Fault> {

@@ -5,6 +5,7 @@
 
 pub mod catalogue;
 pub mod fault;
+pub mod gpu;
 pub mod id;
 pub mod limits;
 pub mod quantity;

@@ -42,7 +42,8 @@ pub struct GenerationRequest {
     /// `None`: the reference picture's own size.
     pub size: Option<Size>,
     pub seed: u64,
-    pub inference_type: InferenceType,
+    /// `None`: the app runs on whatever there is.
+    pub inference_type: Option<InferenceType>,
     pub output_format: OutputFormat,
     /// The caller's own name for the task, echoed back.
     pub reference_id: Option<String>,
@@ -64,8 +65,8 @@ impl fmt::Debug for GenerationRequest {
     }
 }
 
-/// The class of GPU that a deployed app runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The class of GPU that a deployed app runs on, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InferenceType {
     A10g,
     A100,
@@ -102,7 +103,7 @@ impl GenerationRequest {
             steps: draft.num_inference_steps.map_or(Ok(defaults.steps), Steps::new)?,
             size,
             seed: draft.seed.unwrap_or(fresh_seed),
-            inference_type: inference_type.unwrap_or(InferenceType::A10g),
+            inference_type: app.deployed.then_some(inference_type.unwrap_or(InferenceType::A10g)),
             output_format: draft.output_format.as_deref().map_or(Ok(OutputFormat::Png), OutputFormat::parse)?,
             reference_id: short_text("ref_id", draft.reference_id, REFERENCE_CHARS_MAX)?,
             ignored,
@@ -334,6 +335,17 @@ mod tests {
             Draft { width: Some(512), height: Some(512), inference_type: Some("a100".into()), ..draft("plain") };
         let request = GenerationRequest::accept(given, &catalogue(), 1).unwrap();
         assert_eq!(request.ignored, ["width", "height", "inference_type"]);
-        assert_eq!(request.size, None);
+        assert_eq!((request.size, request.inference_type), (None, None));
+    }
+
+    #[test]
+    fn a_deployed_app_has_a_class_of_gpu_and_no_other_app_does() {
+        let class = |app, named: Option<&str>| {
+            let named = Draft { inference_type: named.map(str::to_owned), ..draft(app) };
+            GenerationRequest::accept(named, &catalogue(), 1).unwrap().inference_type
+        };
+        assert_eq!(class("listed", None), Some(InferenceType::A10g));
+        assert_eq!(class("listed", Some("h100")), Some(InferenceType::H100));
+        assert_eq!(class("plain", None), None);
     }
 }

@@ -9,7 +9,9 @@ use crate::terminal;
 use api::drain::{self, DrainHandle};
 use api::{Api, Limits};
 use app::App;
+use domain::gpu::{GpuFallback, GpuOffer};
 use domain::limits::{KEY_TASKS_MAX, QUEUE_TASKS_MAX};
+use domain::request::InferenceType;
 use ingest::{FetchPolicy, Fetcher, IpRange};
 use metrics_exporter_prometheus::PrometheusHandle;
 use pipelines::Engines;
@@ -62,6 +64,13 @@ pub(crate) struct Args {
     /// How long waiting callers, and after them the running task, may take once the server is asked to end, seconds
     #[arg(long, value_name = "SECONDS", env = "PENTIMENTO_DRAIN", default_value_t = 30)]
     drain: u32,
+    /// Which classes of GPU this server offers to the deployed apps, a10g, a100 or h100; may be repeated [default: all]
+    #[arg(long, value_name = "CLASS", env = "PENTIMENTO_GPU_CLASS", value_delimiter = ',', value_parser = gpu_class)]
+    gpu_class: Vec<InferenceType>,
+    /// What becomes of a task that names another class: refuse it, or let the nearest one take it
+    #[arg(long, value_name = "POLICY", env = "PENTIMENTO_GPU_FALLBACK", default_value = "refuse",
+          value_parser = gpu_fallback)]
+    gpu_fallback: GpuFallback,
     /// Tasks that providers paint at a time; none of them takes a turn of this machine
     #[arg(long, value_name = "N", env = "PENTIMENTO_REMOTE_TASKS", default_value_t = 4,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
@@ -120,7 +129,11 @@ fn app(args: &Args, stores: &Stores, offer: &Offer) -> Result<App, Failure> {
         stores: stores.clone(),
         sources: Arc::new(Fetcher::new(policy).map_err(Failure::usage)?),
         availability: Arc::new(offer.clone()),
-        config: app::Config { submissions_per_minute: args.submissions_per_minute, keep_results: args.keep_results() },
+        config: app::Config {
+            submissions_per_minute: args.submissions_per_minute,
+            keep_results: args.keep_results(),
+            gpus: args.gpus(),
+        },
     }))
 }
 
@@ -140,6 +153,7 @@ fn start_worker(
             allowed: args.allow_source.clone(),
         }),
         stores: stores.clone(),
+        gpu_classes: args.gpus().painted(),
         remote_tasks_max: args.remote_tasks,
         // The data folder is locked: whoever held a lease before is dead.
         ownership: Ownership::Sole,
@@ -234,9 +248,21 @@ impl Args {
         Duration::from_secs(u64::from(self.keep_hours) * 3600)
     }
 
+    fn gpus(&self) -> GpuOffer {
+        GpuOffer::new(&self.gpu_class, self.gpu_fallback).unwrap_or(GpuOffer::ANY)
+    }
+
     fn drain(&self) -> Duration {
         Duration::from_secs(self.drain.into())
     }
+}
+
+fn gpu_class(text: &str) -> Result<InferenceType, String> {
+    InferenceType::parse(text).map_err(|invalid| format!("allowed: {}", invalid.allowed))
+}
+
+fn gpu_fallback(text: &str) -> Result<GpuFallback, String> {
+    GpuFallback::parse(text).map_err(|invalid| format!("allowed: {}", invalid.allowed))
 }
 
 fn public_url(text: &str) -> Result<String, String> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use domain::fault::Fault;
 use domain::id::{AppId, BlobKey, KeyId, TaskId, WorkerId};
-use domain::request::GenerationRequest;
+use domain::request::{GenerationRequest, InferenceType};
 use domain::task::{Painting, Progress, Task};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub trait TaskStore: Send + Sync {
 /// The worker's side of the queue. Every call with a lease is refused as lost once a newer attempt exists.
 #[async_trait]
 pub trait WorkQueue: Send + Sync {
-    /// Takes the oldest queued task of these apps, if any.
-    async fn claim(&self, worker: &WorkerId, apps: &[AppId]) -> Result<Option<Lease>, StoreError>;
+    /// Takes the oldest queued task of this kind, if any.
+    async fn claim(&self, worker: &WorkerId, wanted: &Wanted) -> Result<Option<Lease>, StoreError>;
     /// Prolongs the lease and tells coarse progress.
     async fn heartbeat(&self, lease: &LeaseId, progress: Option<Progress>) -> Result<Heartbeat, StoreError>;
     async fn complete(&self, lease: &LeaseId, painting: Painting) -> Result<Settled, StoreError>;
@@ -105,6 +105,14 @@ pub struct NewTask {
 pub struct Idempotency {
     pub key: String,
     pub body_sha256: [u8; 32],
+}
+
+/// Which tasks a worker can paint.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub apps: Vec<AppId>,
+    /// Of tasks that name a class of GPU, only these; of the others all.
+    pub classes: Vec<InferenceType>,
 }
 
 #[derive(Clone, Debug)]

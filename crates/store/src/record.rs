@@ -56,7 +56,7 @@ struct RequestRecord {
     steps: u32,
     size: Option<(u32, u32)>,
     seed: u64,
-    inference_type: String,
+    inference_type: Option<String>,
     output_format: String,
     reference_id: Option<String>,
     ignored: Vec<String>,
@@ -102,7 +102,7 @@ impl From<&GenerationRequest> for RequestRecord {
             steps: request.steps.get(),
             size: request.size.map(|size| (size.width, size.height)),
             seed: request.seed,
-            inference_type: request.inference_type.as_str().to_owned(),
+            inference_type: request.inference_type.map(|class| class.as_str().to_owned()),
             output_format: request.output_format.as_str().to_owned(),
             reference_id: request.reference_id.clone(),
             ignored: request.ignored.clone(),
@@ -125,12 +125,16 @@ impl TryFrom<RequestRecord> for GenerationRequest {
             steps: Steps::new(record.steps.into()).map_err(|_| "request.steps")?,
             size: record.size.map(|(width, height)| Size::new(width, height)),
             seed: record.seed,
-            inference_type: InferenceType::parse(&record.inference_type).map_err(|_| "request.inference_type")?,
+            inference_type: inference_type(record.inference_type.as_deref())?,
             output_format: OutputFormat::parse(&record.output_format).map_err(|_| "request.output_format")?,
             reference_id: record.reference_id,
             ignored: record.ignored,
         })
     }
+}
+
+fn inference_type(text: Option<&str>) -> Result<Option<InferenceType>, Unreadable> {
+    text.map(|text| InferenceType::parse(text).map_err(|_| "request.inference_type".to_owned())).transpose()
 }
 
 impl From<&Painting> for PaintingRecord {
@@ -212,7 +216,7 @@ mod tests {
             steps: Steps::new(50).unwrap(),
             size: Some(Size::new(1600, 676)),
             seed: u64::MAX,
-            inference_type: InferenceType::H100,
+            inference_type: Some(InferenceType::H100),
             output_format: OutputFormat::Webp,
             reference_id: Some("mine".to_owned()),
             ignored: vec!["width".to_owned()],
@@ -261,6 +265,7 @@ mod tests {
             seed in any::<u64>(),
             size in proptest::option::of((1u32..5000, 1u32..5000)),
             reference_id in proptest::option::of(any::<String>()),
+            inference_type in proptest::option::of(proptest::sample::select(&InferenceType::ALL[..])),
         ) {
             let request = GenerationRequest {
                 prompt,
@@ -269,6 +274,7 @@ mod tests {
                 seed,
                 size: size.map(|(width, height)| Size::new(width, height)),
                 reference_id,
+                inference_type,
                 ..request()
             };
             prop_assert_eq!(request_from_json(&request_to_json(&request)), Ok(request));

@@ -1,6 +1,7 @@
 //! What a worker needs to be told.
 
 use domain::catalogue::Catalogue;
+use domain::request::InferenceType;
 use engine::EngineSource;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,8 @@ pub struct WorkerConfig {
     pub catalogue: Arc<Catalogue>,
     pub engines: Arc<dyn EngineSource>,
     pub stores: Stores,
+    /// Of tasks that name a class of GPU, only these are taken.
+    pub gpu_classes: Vec<InferenceType>,
     /// Tasks that may be painted elsewhere at a time; none of them takes a turn of the device.
     pub remote_tasks_max: usize,
     pub ownership: Ownership,

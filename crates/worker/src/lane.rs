@@ -9,12 +9,12 @@ use crate::device::Device;
 use crate::heartbeat::Pulse;
 use crate::lookout::{Lookout, Stop};
 use crate::telemetry;
-use domain::id::{AppId, WorkerId};
+use domain::id::WorkerId;
 use domain::task::{Painting, TaskState};
 use engine::Lane;
 use std::sync::Arc;
 use std::time::Duration;
-use store::contract::{Lease, Settled, StoreError, TaskEvent};
+use store::contract::{Lease, Settled, StoreError, TaskEvent, Wanted};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -100,8 +100,9 @@ impl Desk {
         let engines = &self.config.engines;
         let lane_of = |models| engines.model_for(models).map(|model| engines.lane_of(&model));
         let served = self.config.catalogue.apps().iter().filter(|app| lane_of(&app.models) == Some(self.kind));
-        let apps: Vec<AppId> = served.map(|app| app.id.clone()).collect();
-        self.config.stores.queue.claim(&self.worker, &apps).await
+        let apps = served.map(|app| app.id.clone()).collect();
+        let wanted = Wanted { apps, classes: self.config.gpu_classes.clone() };
+        self.config.stores.queue.claim(&self.worker, &wanted).await
     }
 
     async fn wait_for_work(&self, mut news: Receiver<TaskEvent>, shutdown: &mut watch::Receiver<bool>) {

@@ -20,6 +20,6 @@ use axum::extract::State;
 )]
 pub(crate) async fn list_apps(State(api): State<Api>, Authenticated(_): Authenticated) -> Json<AppList> {
     let app = api.app();
-    let views = app.catalogue().apps().iter().map(|entry| AppView::of(entry, app.availability()));
+    let views = app.catalogue().apps().iter().map(|entry| AppView::of(entry, app.availability(), app.gpus()));
     Json(AppList { apps: views.collect() })
 }

@@ -54,7 +54,7 @@ pub(crate) async fn watch_task(
     let too_many = |_| Fault::new(ErrorCode::Unavailable, "too many streams at once; try again").retry_after_s(1);
     let permit = api.requests.clone().try_acquire_owned().map_err(|full| ApiError::from(too_many(full)))?;
     let drain = api.inner.drain.clone();
-    let told = Told { watch, drain, api, links, _permit: permit };
+    let told = Told { watch, drain, links, _permit: permit };
     let events = futures::stream::unfold(told, |mut told| async { told.next().await.map(|event| (Ok(event), told)) });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
@@ -63,7 +63,6 @@ pub(crate) async fn watch_task(
 struct Told {
     watch: Watch,
     drain: DrainSignal,
-    api: Api,
     links: Links,
     _permit: OwnedSemaphorePermit,
 }
@@ -82,7 +81,7 @@ impl Told {
                 Event::default().event("step").json_data(view)
             }
             Ok(News::Ended(task)) => {
-                let view = TaskView::of(&task, self.api.app().catalogue(), &self.links);
+                let view = TaskView::of(&task, &self.links);
                 Event::default().event("done").json_data(view)
             }
             // The task was forgotten while it was watched, or the store failed: the stream is cut off.

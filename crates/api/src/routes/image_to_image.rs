@@ -73,7 +73,7 @@ pub(crate) async fn create_image(
         placed.keep();
         task
     };
-    let mut envelope = Envelope::of_task(&task, api.app().catalogue(), &links);
+    let mut envelope = Envelope::of_task(&task, &links);
     if let Some(input) = &mut envelope.input {
         input.celery = Some(celery);
     }

@@ -61,7 +61,7 @@ pub(crate) async fn get_image(
     let id = request.id.as_deref().ok_or_else(|| Invalid::new("id", "nothing", "a task's id"));
     let id = id.map_err(|invalid| refused(invalid.into()))?;
     let standing = api.app().status(&caller, id).await.map_err(refused)?;
-    let mut envelope = Envelope::of_task(&standing.task, api.app().catalogue(), &links);
+    let mut envelope = Envelope::of_task(&standing.task, &links);
     envelope.ref_id = request.ref_id.clone().or(envelope.ref_id);
     Ok(Answer(envelope))
 }

@@ -34,7 +34,7 @@ pub(crate) async fn get_task(
     Path(id): Path<String>,
 ) -> ApiResult<Json<TaskView>> {
     let standing = api.app().status(&caller, &id).await?;
-    Ok(Json(TaskView::of(&standing.task, api.app().catalogue(), &links).at(standing.position)))
+    Ok(Json(TaskView::of(&standing.task, &links).at(standing.position)))
 }
 
 /// Cancels a queued or running task; a running one stops within one step. One that is over stays as it is.
@@ -57,7 +57,7 @@ pub(crate) async fn cancel_task(
     Path(id): Path<String>,
 ) -> ApiResult<Json<TaskView>> {
     let task = api.app().cancel(&caller, &id).await?;
-    Ok(Json(TaskView::of(&task, api.app().catalogue(), &links)))
+    Ok(Json(TaskView::of(&task, &links)))
 }
 
 /// Lists the caller's tasks, newest first.
@@ -87,8 +87,7 @@ pub(crate) async fn list_tasks(
     let tasks = api.app().list(&caller, page.limit, page.before.as_ref()).await?;
     let is_full = tasks.len() == page.limit as usize;
     let next_before = tasks.last().filter(|_| is_full).map(|task| task.id.to_string());
-    let catalogue = api.app().catalogue();
-    Ok(Json(TaskList { tasks: tasks.iter().map(|task| TaskView::of(task, catalogue, &links)).collect(), next_before }))
+    Ok(Json(TaskList { tasks: tasks.iter().map(|task| TaskView::of(task, &links)).collect(), next_before }))
 }
 
 struct Page {

@@ -2,7 +2,9 @@
 
 use app::availability::Availability;
 use domain::catalogue::{App, PromptRule, SizeRule};
+use domain::gpu::GpuOffer;
 use domain::quantity::Size;
+use domain::request::InferenceType;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -21,6 +23,8 @@ pub(crate) struct AppView {
     prompt_required: bool,
     /// Whether `inference_type` applies.
     deployed: bool,
+    /// The classes of GPU that are offered here; null where `inference_type` does not apply.
+    inference_types: Option<Vec<&'static str>>,
     defaults: DefaultsView,
     /// The installed weights that serve it; null: none are.
     model: Option<String>,
@@ -36,7 +40,7 @@ pub(crate) struct DefaultsView {
 }
 
 impl AppView {
-    pub(crate) fn of(app: &App, availability: &dyn Availability) -> Self {
+    pub(crate) fn of(app: &App, availability: &dyn Availability, gpus: GpuOffer) -> Self {
         let model = availability.model_for(app);
         Self {
             app_id: app.id.to_string(),
@@ -48,6 +52,7 @@ impl AppView {
             },
             prompt_required: app.prompt == PromptRule::Required,
             deployed: app.deployed,
+            inference_types: app.deployed.then(|| gpus.classes().map(InferenceType::as_str).collect()),
             defaults: DefaultsView {
                 guidance_scale: app.defaults.guidance_scale.get(),
                 num_inference_steps: app.defaults.steps.get(),

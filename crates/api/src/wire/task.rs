@@ -2,7 +2,6 @@
 
 use crate::links::Links;
 use crate::wire::Envelope;
-use domain::catalogue::Catalogue;
 use domain::task::Task;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -41,9 +40,9 @@ pub(crate) struct TaskList {
 }
 
 impl TaskView {
-    pub(crate) fn of(task: &Task, catalogue: &Catalogue, links: &Links) -> Self {
+    pub(crate) fn of(task: &Task, links: &Links) -> Self {
         Self {
-            envelope: Envelope::of_task(task, catalogue, links),
+            envelope: Envelope::of_task(task, links),
             state: task.state.as_str(),
             position: None,
             progress: task.progress.map(|progress| ProgressView { step: progress.step, n_steps: progress.n_steps }),

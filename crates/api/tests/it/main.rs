@@ -5,6 +5,7 @@ mod conversation;
 mod drain;
 mod errors;
 mod fields;
+mod gpus;
 mod hostile;
 mod idempotency;
 mod openapi;

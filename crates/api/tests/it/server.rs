@@ -5,6 +5,7 @@ use api::{Api, Config, Limits, Parts};
 use app::App;
 use app::availability::Availability;
 use domain::catalogue::App as Entry;
+use domain::gpu::GpuOffer;
 use domain::id::ModelId;
 use engine::EngineSource;
 use engine::fake::FakeEngines;
@@ -43,6 +44,7 @@ pub(crate) struct Setup {
     /// Models without weights.
     pub(crate) absent: Vec<&'static str>,
     pub(crate) may_fetch_locally: bool,
+    pub(crate) gpus: GpuOffer,
 }
 
 pub(crate) enum WorkerSetup {
@@ -64,6 +66,7 @@ impl Default for Setup {
             public_url: None,
             absent: Vec::new(),
             may_fetch_locally: true,
+            gpus: GpuOffer::ANY,
         }
     }
 }
@@ -106,7 +109,7 @@ impl TestServer {
         let engines: Arc<dyn EngineSource> = Arc::new(FakeEngines { step_time, absent });
         let (goes_on, shutdown) = watch::channel(false);
         if matches!(setup.worker, WorkerSetup::StepTime(_)) {
-            start_worker(&engines, &stores, shutdown);
+            start_worker(&setup, &engines, &stores, shutdown);
         }
         let app = app(&setup, engines, stores);
         let secret = app.keys().create("test").await.unwrap().secret;
@@ -187,12 +190,13 @@ fn recorder() -> PrometheusHandle {
     RECORDER.get_or_init(|| api::telemetry::install().unwrap()).clone()
 }
 
-fn start_worker(engines: &Arc<dyn EngineSource>, stores: &Stores, shutdown: watch::Receiver<bool>) {
+fn start_worker(setup: &Setup, engines: &Arc<dyn EngineSource>, stores: &Stores, shutdown: watch::Receiver<bool>) {
     let timing = Timing { retry_first: Duration::from_millis(20), ..Timing::default() };
     let worker = Worker::new(WorkerConfig {
         catalogue: Arc::new(hub::catalogue::built_in()),
         engines: engines.clone(),
         stores: stores.clone(),
+        gpu_classes: setup.gpus.painted(),
         remote_tasks_max: 2,
         ownership: Ownership::Sole,
         timing,
@@ -209,7 +213,11 @@ fn app(setup: &Setup, engines: Arc<dyn EngineSource>, stores: Stores) -> App {
         stores,
         sources: Arc::new(Fetcher::new(policy).unwrap()),
         availability: Arc::new(Installed(engines)),
-        config: app::Config { submissions_per_minute: setup.submissions_per_minute, keep_results: setup.keep_results },
+        config: app::Config {
+            submissions_per_minute: setup.submissions_per_minute,
+            keep_results: setup.keep_results,
+            gpus: setup.gpus,
+        },
     })
 }
 

@@ -3,7 +3,7 @@
 use super::tasks::add_file;
 use super::writer::Write;
 use super::{Sqlite, StoreOptions, rows};
-use crate::contract::{Heartbeat, Lease, LeaseId, Reaped, Retry, Settled, StoreError, TaskEvent, WorkQueue};
+use crate::contract::{Heartbeat, Lease, LeaseId, Reaped, Retry, Settled, StoreError, TaskEvent, Wanted, WorkQueue};
 use crate::record;
 use async_trait::async_trait;
 use domain::fault::{ErrorCode, Fault};
@@ -13,14 +13,13 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 #[async_trait]
 impl WorkQueue for Sqlite {
-    async fn claim(&self, worker: &WorkerId, apps: &[AppId]) -> Result<Option<Lease>, StoreError> {
-        if apps.is_empty() {
+    async fn claim(&self, worker: &WorkerId, wanted: &Wanted) -> Result<Option<Lease>, StoreError> {
+        if wanted.apps.is_empty() {
             return Ok(None);
         }
-        let apps: Vec<&str> = apps.iter().map(AppId::as_str).collect();
-        let apps = serde_json::Value::from(apps).to_string();
+        let wanted = Lists::of(wanted);
         let (worker, options) = (worker.clone(), self.options.clone());
-        self.writer.run(move |write| claim(write, &worker, &apps, &options)).await
+        self.writer.run(move |write| claim(write, &worker, &wanted, &options)).await
     }
 
     async fn heartbeat(&self, lease: &LeaseId, progress: Option<Progress>) -> Result<Heartbeat, StoreError> {
@@ -183,15 +182,30 @@ impl Held {
     }
 }
 
+/// What a claim wants, as JSON that SQL can look into.
+struct Lists {
+    apps: String,
+    classes: String,
+}
+
+impl Lists {
+    fn of(wanted: &Wanted) -> Self {
+        let apps: Vec<&str> = wanted.apps.iter().map(AppId::as_str).collect();
+        let classes: Vec<&str> = wanted.classes.iter().map(|class| class.as_str()).collect();
+        let list = |names: Vec<&str>| serde_json::Value::from(names).to_string();
+        Self { apps: list(apps), classes: list(classes) }
+    }
+}
+
 fn claim(
     write: &mut Write<'_>,
     worker: &WorkerId,
-    apps: &str,
+    wanted: &Lists,
     options: &StoreOptions,
 ) -> Result<Option<Lease>, StoreError> {
     let expires_ms = write.now_ms.saturating_add(options.lease_ms);
     loop {
-        let values = params![worker.as_str(), expires_ms, write.now_ms, apps];
+        let values = params![worker.as_str(), expires_ms, write.now_ms, wanted.apps, wanted.classes];
         let Some((seq, task)) = take_oldest(write.connection, values)? else { return Ok(None) };
         match task {
             Ok(task) => {
@@ -219,6 +233,7 @@ fn take_oldest(
          step = NULL, n_steps = NULL
          WHERE seq = (SELECT seq FROM task
                       WHERE state = 'queued' AND not_before_ms <= ?3 AND app IN (SELECT value FROM json_each(?4))
+                            AND (inference_type IS NULL OR inference_type IN (SELECT value FROM json_each(?5)))
                       ORDER BY seq LIMIT 1)
          RETURNING seq, {}",
         rows::COLUMNS

@@ -11,7 +11,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const STATEMENTS_MAX: usize = 64;
 
 /// Each brings the schema from its index to the next version; a published one never changes.
-const MIGRATIONS: [&str; 1] = [TASKS_AND_KEYS];
+const MIGRATIONS: [&str; 2] = [TASKS_AND_KEYS, CLASSES_OF_GPU];
 
 const TASKS_AND_KEYS: &str = "
 -- `seq` is the order of acceptance; AUTOINCREMENT, so that none is given out twice.
@@ -76,6 +76,13 @@ CREATE TABLE api_key (
 ) STRICT;
 ";
 
+const CLASSES_OF_GPU: &str = "
+-- NULL: the task runs on whatever there is.
+ALTER TABLE task ADD COLUMN inference_type TEXT;
+DROP INDEX task_queued;
+CREATE INDEX task_queued ON task (seq, app, inference_type, not_before_ms) WHERE state = 'queued';
+";
+
 /// A connection that waits for others, and whose commits are on the disk when they return.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)?;
@@ -131,6 +138,21 @@ mod tests {
         migrate(&mut connection).unwrap();
         let n_tasks: i64 = connection.query_row("SELECT count(*) FROM task", [], |row| row.get(0)).unwrap();
         assert_eq!(n_tasks, 1);
+    }
+
+    #[test]
+    fn an_earlier_schema_keeps_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = connect(&dir.path().join("db")).unwrap();
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        let sql = "INSERT INTO task (id, owner, app, request, source, created_ms) VALUES ('a','b','c','{}','d',1)";
+        connection.execute(sql, []).unwrap();
+        migrate(&mut connection).unwrap();
+        assert_eq!(version(&connection), MIGRATIONS.len() as i64);
+        let class: Option<String> =
+            connection.query_row("SELECT inference_type FROM task WHERE id = 'a'", [], |row| row.get(0)).unwrap();
+        assert_eq!(class, None, "it runs on whatever there is");
     }
 
     #[test]

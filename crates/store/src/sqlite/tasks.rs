@@ -6,6 +6,7 @@ use crate::contract::{Depth, Idempotency, NewTask, StoreError, Submission, TaskE
 use crate::record;
 use async_trait::async_trait;
 use domain::id::{BlobKey, KeyId, TaskId};
+use domain::request::InferenceType;
 use domain::task::{Task, TaskState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -94,8 +95,8 @@ fn submit(
         return Ok(Submission::QueueFull);
     }
     let mut insert = write.connection.prepare_cached(
-        "INSERT INTO task (id, owner, app, request, source, idempotency_key, body_sha256, created_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO task (id, owner, app, request, source, idempotency_key, body_sha256, created_ms, inference_type)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     let seq = insert.insert(params![
         task.id.as_str(),
@@ -106,6 +107,7 @@ fn submit(
         task.idempotency.as_ref().map(|idempotency| &idempotency.key),
         task.idempotency.as_ref().map(|idempotency| idempotency.body_sha256),
         task.now_ms,
+        task.request.inference_type.map(InferenceType::as_str),
     ])?;
     add_file(write.connection, seq, &task.source)?;
     write.tell(TaskEvent::Queued(task.id.clone()));

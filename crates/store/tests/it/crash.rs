@@ -1,6 +1,6 @@
 //! A process that writes as fast as it can is killed at random moments: what it was told is done stays done.
 
-use crate::support::{app, new_task, painting, worker};
+use crate::support::{new_task, painting, wanted, worker};
 use domain::id::TaskId;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -133,7 +133,7 @@ async fn submit_for_ever(stores: Stores, round: u8, actor: u8) {
 
 async fn work_for_ever(stores: Stores, n: u8) {
     loop {
-        let Some(lease) = stores.queue.claim(&worker(n), &[app("a")]).await.unwrap() else {
+        let Some(lease) = stores.queue.claim(&worker(n), &wanted(&["a"])).await.unwrap() else {
             tokio::task::yield_now().await;
             continue;
         };

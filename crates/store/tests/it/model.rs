@@ -1,7 +1,7 @@
 //! Any sequence of calls against a model of the queue that is short enough to be right by inspection.
 
 use crate::support::{
-    ATTEMPTS_MAX, Bench, LEASE_MS, app, idempotency, new_task, owner, painting, request, task_id, worker,
+    ATTEMPTS_MAX, Bench, LEASE_MS, idempotency, new_task, owner, painting, request, task_id, wanted, worker,
 };
 use domain::fault::{ErrorCode, Fault};
 use domain::task::Progress;
@@ -174,17 +174,17 @@ impl Lockstep {
     }
 
     async fn claim(&mut self, worker_n: u8, app_idx: Option<usize>) {
-        let apps: Vec<_> = match app_idx {
-            Some(idx) => vec![app(APPS[idx])],
-            None => APPS.map(app).to_vec(),
+        let wanted_apps = match app_idx {
+            Some(idx) => wanted(&[APPS[idx]]),
+            None => wanted(&APPS),
         };
         let now_ms = self.bench.now_ms();
-        let answer = self.bench.stores.queue.claim(&worker(worker_n), &apps).await.unwrap();
-        let wanted = |task: &&mut Entry| {
+        let answer = self.bench.stores.queue.claim(&worker(worker_n), &wanted_apps).await.unwrap();
+        let is_wanted = |task: &&mut Entry| {
             task.state == "queued" && task.not_before_ms <= now_ms && app_idx.is_none_or(|idx| idx == task.app)
         };
         // The model keeps its tasks in the order of acceptance.
-        let Some(task) = self.tasks.iter_mut().find(wanted) else {
+        let Some(task) = self.tasks.iter_mut().find(is_wanted) else {
             assert!(answer.is_none(), "claimed {answer:?}");
             return;
         };

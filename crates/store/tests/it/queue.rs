@@ -1,9 +1,10 @@
 //! The worker's side: order, leases, fencing, retries, and what becomes of a dead worker's tasks.
 
-use crate::support::{ATTEMPTS_MAX, Bench, LEASE_MS, START_MS, app, new_task, painting, request, task_id, worker};
+use crate::support::{ATTEMPTS_MAX, Bench, LEASE_MS, START_MS, new_task, painting, request, task_id, wanted, worker};
 use domain::fault::{ErrorCode, Fault};
+use domain::request::{GenerationRequest, InferenceType};
 use domain::task::{Progress, TaskState};
-use store::contract::{Heartbeat, Lease, LeaseId, NewTask, Reaped, Retry, Settled, TaskEvent};
+use store::contract::{Heartbeat, Lease, LeaseId, NewTask, Reaped, Retry, Settled, TaskEvent, Wanted};
 
 fn fault() -> Fault {
     Fault::new(ErrorCode::Failed, "the engine failed")
@@ -31,10 +32,27 @@ async fn only_tasks_of_the_named_apps_are_claimed() {
     bench.submit(1).await;
     bench.stores.tasks.submit(NewTask { request: request("b"), ..new_task(2) }).await.unwrap();
     let queue = &bench.stores.queue;
-    assert!(queue.claim(&worker(1), &[]).await.unwrap().is_none());
-    assert!(queue.claim(&worker(1), &[app("c")]).await.unwrap().is_none());
-    assert_eq!(queue.claim(&worker(1), &[app("c"), app("b")]).await.unwrap().unwrap().task.id, task_id(2));
-    assert!(queue.claim(&worker(1), &[app("b")]).await.unwrap().is_none());
+    assert!(queue.claim(&worker(1), &wanted(&[])).await.unwrap().is_none());
+    assert!(queue.claim(&worker(1), &wanted(&["c"])).await.unwrap().is_none());
+    assert_eq!(queue.claim(&worker(1), &wanted(&["c", "b"])).await.unwrap().unwrap().task.id, task_id(2));
+    assert!(queue.claim(&worker(1), &wanted(&["b"])).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn only_tasks_of_the_named_classes_are_claimed_and_those_without_one() {
+    let bench = Bench::new();
+    for (n, class) in [(1, Some(InferenceType::H100)), (2, Some(InferenceType::A10g)), (3, None)] {
+        let request = GenerationRequest { inference_type: class, ..request("a") };
+        bench.stores.tasks.submit(NewTask { request, ..new_task(n) }).await.unwrap();
+    }
+    let claim = async |classes: &[InferenceType]| {
+        let wanted = Wanted { classes: classes.to_vec(), ..wanted(&["a"]) };
+        bench.stores.queue.claim(&worker(1), &wanted).await.unwrap().map(|lease| lease.task.id)
+    };
+    assert_eq!(claim(&[InferenceType::A10g, InferenceType::A100]).await, Some(task_id(2)));
+    assert_eq!(claim(&[]).await, Some(task_id(3)));
+    assert_eq!(claim(&[InferenceType::A100]).await, None);
+    assert_eq!(claim(&[InferenceType::H100]).await, Some(task_id(1)));
 }
 
 #[tokio::test]
@@ -48,7 +66,7 @@ async fn many_workers_never_get_the_same_task() {
             let queue = bench.stores.queue.clone();
             tokio::spawn(async move {
                 let mut mine = Vec::new();
-                while let Some(lease) = queue.claim(&worker(n), &[app("a")]).await.unwrap() {
+                while let Some(lease) = queue.claim(&worker(n), &wanted(&["a"])).await.unwrap() {
                     mine.push(lease.task.id);
                 }
                 mine

@@ -7,7 +7,7 @@ use domain::task::{PaintedImage, Painting, Task};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use store::contract::{Idempotency, Lease, NewTask, Stores, Submission};
+use store::contract::{Idempotency, Lease, NewTask, Stores, Submission, Wanted};
 use store::sqlite::{self, StoreOptions};
 use tempfile::TempDir;
 
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     pub(crate) async fn claim(&self) -> Option<Lease> {
-        self.stores.queue.claim(&worker(1), &[app("a"), app("b")]).await.unwrap()
+        self.stores.queue.claim(&worker(1), &wanted(&["a", "b"])).await.unwrap()
     }
 
     pub(crate) async fn get(&self, n: u8) -> Task {
@@ -96,6 +96,11 @@ pub(crate) fn worker(n: u8) -> WorkerId {
 
 pub(crate) fn app(name: &str) -> AppId {
     AppId::parse(name).unwrap()
+}
+
+/// Tasks of these apps, on whatever class of GPU.
+pub(crate) fn wanted(apps: &[&str]) -> Wanted {
+    Wanted { apps: apps.iter().map(|name| app(name)).collect(), classes: InferenceType::ALL.to_vec() }
 }
 
 pub(crate) fn blob(name: &str) -> BlobKey {
@@ -129,7 +134,7 @@ pub(crate) fn request(app_name: &str) -> GenerationRequest {
         steps: Steps::new(4).unwrap(),
         size: None,
         seed: 1,
-        inference_type: InferenceType::A10g,
+        inference_type: None,
         output_format: OutputFormat::Png,
         reference_id: None,
         ignored: Vec::new(),

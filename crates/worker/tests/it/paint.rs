@@ -3,7 +3,7 @@
 use crate::support::Bench;
 use domain::id::AppId;
 use domain::quantity::{Batch, Size, Steps};
-use domain::request::OutputFormat;
+use domain::request::{InferenceType, OutputFormat};
 use domain::task::Progress;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -139,6 +139,19 @@ async fn a_task_whose_weights_are_absent_is_left_for_others() {
     let served = bench.submit(2, |_| {}).await;
     bench.painting(&served).await;
     assert_eq!(bench.get(&orphan).await.attempt, 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_of_a_class_that_is_not_offered_is_left_for_others() {
+    let bench = Bench::new();
+    let strong = bench.submit(1, |request| request.inference_type = Some(InferenceType::H100)).await;
+    let worker = bench.start(Ownership::Sole);
+    for (n, class) in [(2, Some(InferenceType::A100)), (3, None)] {
+        let served = bench.submit(n, |request| request.inference_type = class).await;
+        bench.painting(&served).await;
+    }
+    assert_eq!(bench.get(&strong).await.attempt, 0);
     worker.stop().await;
 }
 

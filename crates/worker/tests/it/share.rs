@@ -5,13 +5,13 @@ use domain::id::{AppId, WorkerId};
 use domain::quantity::Steps;
 use domain::task::{Painting, TaskState};
 use std::time::{Duration, Instant};
-use store::contract::{Lease, Settled};
+use store::contract::{Lease, Settled, Wanted};
 use worker::Ownership;
 
 /// Takes a lease as a worker would that dies before its first heartbeat.
 async fn die_over(bench: &Bench) -> Lease {
-    let apps = [AppId::parse("app-1").unwrap()];
-    bench.stores.queue.claim(&WorkerId::from_random([9; 8]), &apps).await.unwrap().unwrap()
+    let wanted = Wanted { apps: vec![AppId::parse("app-1").unwrap()], classes: Vec::new() };
+    bench.stores.queue.claim(&WorkerId::from_random([9; 8]), &wanted).await.unwrap().unwrap()
 }
 
 #[tokio::test]
