@@ -1,5 +1,6 @@
 """Runs a pipeline of the reference and writes down every tensor on the way."""
 
+import functools
 import json
 import platform
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ class Case:
     """Whether the output of every transformer block of the first call is kept, too."""
     large: bool = False
     """Whether tensors as large as the picture are left out; `image.png` remains."""
+    scheduler: tuple[type, dict] | None = None
+    """Made from the configuration of the model's own, with changes."""
     prior: Callable | None = None
     """Makes the pipeline's arguments from those of the case, by running another pipeline before it."""
 
@@ -73,6 +76,7 @@ def record(case: Case, goldens: Path) -> None:
         "seed": case.seed,
         "dtype": "torch.float32",
         "kwargs": case.kwargs,
+        **({} if case.scheduler is None else {"scheduler": case.scheduler[0].__name__, **case.scheduler[1]}),
         "note": case.note,
         "versions": versions(),
         "bitwise_repeatable": difference(recording, again) == 0.0,
@@ -99,6 +103,11 @@ def run(
     torch.set_num_threads(threads)
     pipeline = case.pipeline.from_pretrained(goldens / "models" / case.model, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
+    if case.scheduler is not None:
+        kind, changes = case.scheduler
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **changes)
+    # Otherwise SDXL's autoencoder goes back to float32 on its own, whatever it was loaded as.
+    pipeline.vae.register_to_config(force_upcast=False)
     recording = Recording()
     kwargs = arguments(case, goldens)
     if case.prior is not None:
@@ -150,11 +159,11 @@ def observed(pipeline: DiffusionPipeline, recording: Recording, blocks: bool) ->
     wrap(pipeline.vae, "encode", lambda args, result: keep_encoding(recording, args[0], result))
     wrap(pipeline.vae, "decode", lambda args, result: keep_decoding(recording, args[0], result))
     wrap(pipeline.scheduler, "step", lambda _, result: keep_step(recording, result))
-    transformer = pipeline.transformer
-    handles = [transformer.register_forward_pre_hook(model_input_hook(recording), with_kwargs=True)]
+    denoiser = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
+    handles = [denoiser.register_forward_pre_hook(model_input_hook(recording), with_kwargs=True)]
     if blocks:
-        handles += [module.register_forward_hook(block_hook(recording, name)) for name, module in stages(transformer)]
-    handles.append(transformer.register_forward_hook(model_output_hook(recording)))
+        handles += [module.register_forward_hook(block_hook(recording, name)) for name, module in stages(denoiser)]
+    handles.append(denoiser.register_forward_hook(model_output_hook(recording)))
     yield
     for handle in handles:
         handle.remove()
@@ -163,6 +172,8 @@ def observed(pipeline: DiffusionPipeline, recording: Recording, blocks: bool) ->
 def wrap(owner: object, name: str, tell: Callable[[tuple, object], None]) -> None:
     inner = getattr(owner, name)
 
+    # SDXL looks at the signature of its scheduler's step before it hands over the generator.
+    @functools.wraps(inner)
     def outer(*args, **kwargs):
         result = inner(*args, **kwargs)
         tell(args, result)
@@ -174,8 +185,12 @@ def wrap(owner: object, name: str, tell: Callable[[tuple, object], None]) -> Non
 
 def keep_prompt(recording: Recording, result: tuple) -> None:
     stage = f"encode_prompt_{recording.count('encode_prompt')}"
-    for part, value in zip(("prompt_embeds", "pooled_prompt_embeds", "text_ids"), result):
-        recording.keep(f"{stage}.{part}", value)
+    of_flux = ("prompt_embeds", "pooled_prompt_embeds", "text_ids")
+    of_sdxl = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    for part, value in zip(of_flux if len(result) == len(of_flux) else of_sdxl, result):
+        # Without guidance SDXL has nothing to avoid.
+        if value is not None:
+            recording.keep(f"{stage}.{part}", value)
 
 
 def keep_encoding(recording: Recording, picture: torch.Tensor, result: object) -> None:
@@ -195,9 +210,11 @@ def keep_step(recording: Recording, result: tuple) -> None:
 
 
 def model_input_hook(recording: Recording) -> Callable:
-    def hook(_module, _args, kwargs):
+    def hook(_module, args, kwargs):
         call = recording.count("model_call")
-        tensors = {name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)}
+        # A UNet is given its first two by their place, and what pools the text beside them.
+        given = dict(zip(("sample", "timestep"), args)) | kwargs | (kwargs.get("added_cond_kwargs") or {})
+        tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
         recording.keep(f"model_call_{call}.timestep", tensors.pop("timestep"))
         # The inputs other than time and latents stay the same, and the latents are those after the step before.
         if call == 0:
@@ -214,20 +231,24 @@ def model_output_hook(recording: Recording) -> Callable:
     return hook
 
 
-def stages(transformer: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    for name in ("x_embedder", "time_text_embed", "context_embedder"):
-        yield name, getattr(transformer, name)
-    for group in ("transformer_blocks", "single_transformer_blocks"):
-        for idx, block in enumerate(getattr(transformer, group)):
+def stages(denoiser: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    names = ("x_embedder", "time_text_embed", "context_embedder", "conv_in", "time_embedding", "add_embedding")
+    groups = ("transformer_blocks", "single_transformer_blocks", "down_blocks", "up_blocks")
+    for name in (*names, "mid_block", "norm_out"):
+        if hasattr(denoiser, name):
+            yield name, getattr(denoiser, name)
+    for group in groups:
+        for idx, block in enumerate(getattr(denoiser, group, ())):
             yield f"{group}.{idx}", block
-    yield "norm_out", transformer.norm_out
 
 
 def block_hook(recording: Recording, name: str) -> Callable:
     def hook(_module, _args, output):
         if recording.count("model_call") > 1:
             return
-        if isinstance(output, tuple):
+        if isinstance(output, tuple) and name.startswith("down_blocks"):
+            recording.keep(f"blocks.{name}", output[0])
+        elif isinstance(output, tuple):
             for stream, value in zip(("txt", "img"), output):
                 recording.keep(f"blocks.{name}.{stream}", value)
         else:

@@ -136,3 +136,51 @@ impl ClipTextModel {
         position.ok_or_else(|| Error::Shape("a CLIP text has no end token".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+    use serde_json::{Value, json};
+
+    const TOKENS: [u32; 6] = [3, 7, 5, 1, 11, 4];
+
+    fn config(hidden_act: &str) -> Value {
+        json!({
+            "vocab_size": 12, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "max_position_embeddings": 8, "hidden_act": hidden_act, "layer_norm_eps": 1e-5,
+            "projection_dim": 6,
+        })
+    }
+
+    /// The worst of all the outputs.
+    fn off(case: &str, config: Value) -> f32 {
+        let fixture = Fixture::open("towers.safetensors", &format!("clip.{case}"));
+        let config = serde_json::from_value(config).unwrap();
+        let text = ClipTextModel::with_projection(&config, &fixture.weights).unwrap().forward(&TOKENS).unwrap();
+        let outputs =
+            [("penultimate", &text.penultimate), ("last_hidden", &text.last_hidden), ("pooled", &text.pooled)];
+        outputs.map(|(role, ours)| fixture.off(role, ours)).into_iter().fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn its_norms_have_their_epsilon_and_its_gelu_the_flavor_that_is_named() {
+        for (case, hidden_act) in [("norms", "gelu"), ("gelu", "gelu"), ("quick_gelu", "quick_gelu")] {
+            let worst = off(case, config(hidden_act));
+            assert!(worst < 1e-5, "{case} is off by {worst:e}");
+        }
+        let mut other = config("gelu");
+        other["layer_norm_eps"] = json!(1e-6);
+        assert!(off("norms", other) > 1e-3, "the fixture shows no epsilon");
+        assert!(off("gelu", config("quick_gelu")) > 1e-3, "the fixture shows no GELU");
+        assert!(off("quick_gelu", config("gelu")) > 1e-3, "the fixture shows no GELU");
+    }
+
+    #[test]
+    fn without_a_projection_the_pooled_output_is_a_hidden_state() {
+        let fixture = Fixture::open("towers.safetensors", "clip.gelu");
+        let config = serde_json::from_value(config("gelu")).unwrap();
+        let text = ClipTextModel::new(&config, &fixture.weights).unwrap().forward(&TOKENS).unwrap();
+        assert_eq!(text.pooled.dims(), [1, 16]);
+    }
+}

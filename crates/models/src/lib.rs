@@ -13,5 +13,7 @@ pub mod redux;
 mod resnet;
 pub mod siglip;
 pub mod t5;
+#[cfg(test)]
+mod testing;
 pub mod unet;
 pub mod vae;

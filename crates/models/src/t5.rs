@@ -202,6 +202,30 @@ impl RelativeBias {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Fixture;
+    use serde_json::{Value, json};
+
+    fn off(case: &str, changes: &[(&str, Value)]) -> f32 {
+        let fixture = Fixture::open("towers.safetensors", &format!("t5.{case}"));
+        let mut config = json!({
+            "vocab_size": 12, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_heads": 2, "num_layers": 1,
+            "relative_attention_num_buckets": 32, "layer_norm_epsilon": 1e-6, "feed_forward_proj": "gated-gelu",
+        });
+        for (field, value) in changes {
+            config[*field] = value.clone();
+        }
+        let encoder = T5Encoder::new(&serde_json::from_value(config).unwrap(), &fixture.weights).unwrap();
+        fixture.off("output", &encoder.forward(&[3, 7, 5, 1, 11, 4]).unwrap())
+    }
+
+    #[test]
+    fn its_norms_have_their_epsilon_and_its_gelu_is_the_tanh_one() {
+        for case in ["norms", "gelu"] {
+            let worst = off(case, &[]);
+            assert!(worst < 1e-5, "{case} is off by {worst:e}");
+        }
+        assert!(off("norms", &[("layer_norm_epsilon", json!(1e-5))]) > 1e-3, "the fixture shows no epsilon");
+    }
 
     /// The recorded layers of the reference.
     fn recorded() -> std::collections::HashMap<String, Tensor> {

@@ -314,22 +314,14 @@ fn pointwise(weights: &Weights, n_channels: usize) -> Result<Conv2d> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
-    use nn::files::ModelFiles;
-    use std::sync::Arc;
+    use crate::testing::Fixture;
 
     /// A residual block of 8 groups against the recorded one: the norms' epsilon, SiLU and the shortcut.
     #[track_caller]
     fn check_resnet(case: &str, outputs: usize) {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../parity/goldens/layers.safetensors");
-        let bytes: &'static [u8] = std::fs::read(path).unwrap().leak();
-        let files = ModelFiles::Embedded(Arc::from([("layers/model.safetensors", bytes)]));
-        let weights = Weights::open(&files, "layers").unwrap().at(format!("resnet.{case}"));
-        let recorded = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).unwrap();
-        let block = ResnetBlock::new(resnet(16, outputs, 8), &weights).unwrap();
-        let ours = block.forward(&recorded[&format!("resnet.{case}.input")]).unwrap();
-        let difference = (ours - &recorded[&format!("resnet.{case}.output")]).unwrap().abs().unwrap();
-        let worst = difference.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+        let fixture = Fixture::open("layers.safetensors", &format!("resnet.{case}"));
+        let block = ResnetBlock::new(resnet(16, outputs, 8), &fixture.weights).unwrap();
+        let worst = fixture.off("output", &block.forward(fixture.tensor("input")).unwrap());
         assert!(worst < 1e-5, "off by {worst:e}");
     }
 

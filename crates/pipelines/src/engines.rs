@@ -2,6 +2,7 @@
 
 use crate::flux::FluxEngine;
 use crate::folder::Pipeline;
+use crate::sdxl::SdxlEngine;
 use domain::id::ModelId;
 use engine::{Engine, EngineError, EngineSource};
 use hub::installed::{Installed, Shelf};
@@ -73,12 +74,12 @@ pub fn load_folder(folder: PathBuf, name: ModelId) -> Result<Box<dyn Engine>, En
 }
 
 fn load(model: ModelId, parts: &Parts) -> Result<Box<dyn Engine>, EngineError> {
-    let engine = match Pipeline::of(&parts.own).map_err(unusable)? {
+    Ok(match Pipeline::of(&parts.own).map_err(unusable)? {
         Pipeline::Flux | Pipeline::FluxKontext | Pipeline::FluxControl | Pipeline::FluxRedux => {
-            FluxEngine::load(model, parts).map_err(unusable)?
+            Box::new(FluxEngine::load(model, parts).map_err(unusable)?)
         }
-    };
-    Ok(Box::new(engine))
+        Pipeline::Sdxl => Box::new(SdxlEngine::load(model, &parts.own).map_err(unusable)?),
+    })
 }
 
 fn unusable(error: nn::Error) -> EngineError {

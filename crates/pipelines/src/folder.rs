@@ -17,28 +17,55 @@ pub(crate) enum Pipeline {
     FluxControl,
     /// FLUX.1 Redux: an addition to a folder of [`Pipeline::Flux`].
     FluxRedux,
+    /// Stable Diffusion XL and every checkpoint of its shape.
+    Sdxl,
 }
 
 #[derive(Deserialize)]
-struct ModelIndex {
+pub(crate) struct ModelIndex {
     #[serde(rename = "_class_name")]
     class_name: String,
+    /// SDXL: whether no negative prompt at all is embeddings of zero.
+    #[serde(default = "yes")]
+    pub(crate) force_zeros_for_empty_prompt: bool,
+    /// SDXL: whether this is its refiner.
+    #[serde(default)]
+    pub(crate) requires_aesthetics_score: bool,
+}
+
+/// What the reference assumes of a file that leaves it out.
+fn yes() -> bool {
+    true
+}
+
+impl ModelIndex {
+    pub(crate) fn read(files: &ModelFiles) -> Result<Self> {
+        let malformed = |reason: String| Error::Malformed { path: Self::display(files), reason };
+        serde_json::from_str(&files.text(FILE)?).map_err(|error| malformed(error.to_string()))
+    }
+
+    /// How errors name the file.
+    pub(crate) fn display(files: &ModelFiles) -> String {
+        files.display(FILE)
+    }
 }
 
 impl Pipeline {
     pub(crate) fn of(files: &ModelFiles) -> Result<Self> {
-        let malformed = |reason: String| Error::Malformed { path: files.display(FILE), reason };
-        let index: ModelIndex =
-            serde_json::from_str(&files.text(FILE)?).map_err(|error| malformed(error.to_string()))?;
-        match index.class_name.as_str() {
+        match ModelIndex::read(files)?.class_name.as_str() {
             "FluxPipeline" | "FluxImg2ImgPipeline" => Ok(Self::Flux),
             "FluxKontextPipeline" => Ok(Self::FluxKontext),
             "FluxControlPipeline" | "FluxControlImg2ImgPipeline" => Ok(Self::FluxControl),
             "FluxPriorReduxPipeline" => Ok(Self::FluxRedux),
-            other => Err(malformed(format!(
-                "the pipeline {other} cannot be run; known: FluxPipeline, FluxImg2ImgPipeline, FluxKontextPipeline, \
-                 FluxControlPipeline, FluxControlImg2ImgPipeline, FluxPriorReduxPipeline"
-            ))),
+            "StableDiffusionXLPipeline" | "StableDiffusionXLImg2ImgPipeline" => Ok(Self::Sdxl),
+            other => {
+                let reason = format!(
+                    "the pipeline {other} cannot be run; known: FluxPipeline, FluxImg2ImgPipeline, FluxKontextPipeline, \
+                     FluxControlPipeline, FluxControlImg2ImgPipeline, FluxPriorReduxPipeline, \
+                     StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline"
+                );
+                Err(Error::Malformed { path: ModelIndex::display(files), reason })
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod flux;
 mod folder;
 mod pixels;
 mod run;
+pub mod sdxl;
 pub mod settings;
 pub mod tokenizer;
 pub mod trace;

@@ -1,9 +1,10 @@
 //! What every family's runs have in common: limits, loading, noise, clocks.
 
+use crate::settings::Settings;
 use crate::trace::Trace;
 use candle_core::Tensor;
 use domain::quantity::Size;
-use engine::{EngineError, Fit, Observer, Timings};
+use engine::{EngineError, Fit, Observer, Plan, Timings};
 use imaging::Picture;
 use nn::files::ModelFiles;
 use nn::{Result, Weights, values};
@@ -11,11 +12,37 @@ use samplers::noise::TorchGenerator;
 use std::time::{Duration, Instant};
 
 /// Pixels of a picture that an engine agrees to paint; above it memory, not patience, would run out.
-pub(crate) const PIXELS_MAX: u64 = 4096 * 4096;
+const PIXELS_MAX: u64 = 4096 * 4096;
 /// Steps of a schedule that an engine agrees to run.
-pub(crate) const STEPS_MAX: u32 = 1000;
+const STEPS_MAX: u32 = 1000;
 /// Pictures of a batch that an engine agrees to paint.
-pub(crate) const BATCH_MAX: u32 = 64;
+const BATCH_MAX: u32 = 64;
+
+/// What every plan asks for, defaults filled in and checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    /// Of the result.
+    pub(crate) size: Size,
+    pub(crate) strength: f64,
+    /// Of the whole schedule.
+    pub(crate) steps: u32,
+}
+
+impl Asked {
+    pub(crate) fn of(plan: &Plan, settings: &Settings) -> std::result::Result<Self, EngineError> {
+        let size = plan.size.or(plan.source.as_ref().map(Picture::size));
+        let size = size.ok_or_else(|| EngineError::Refused("size: without a picture a size is needed".to_owned()))?;
+        let steps = plan.steps.unwrap_or(settings.steps);
+        in_range("num_inference_steps", steps.into(), 1, STEPS_MAX.into())?;
+        in_range("batch", plan.batch.into(), 1, BATCH_MAX.into())?;
+        in_range("width x height in pixels", size.pixels(), 1, PIXELS_MAX)?;
+        let strength = plan.strength.unwrap_or(settings.strength);
+        if !(0.0..=1.0).contains(&strength) {
+            return Err(EngineError::Refused(format!("strength: got {strength}; allowed: 0 to 1")));
+        }
+        Ok(Self { size, strength, steps })
+    }
+}
 
 /// Everybody who follows a run.
 pub(crate) struct Watch<'a> {

@@ -50,6 +50,23 @@ impl Settings {
         Self { strength: 1.0, steps: 50, guidance_scale: 30.0, ..Self::of_flux(true) }
     }
 
+    /// What Stable Diffusion XL was trained for.
+    pub fn of_sdxl() -> Self {
+        Self {
+            strength: 0.7,
+            steps: 30,
+            guidance_scale: 5.0,
+            true_cfg_scale: 1.0,
+            max_sequence_length: 77,
+            native_pixels: None,
+        }
+    }
+
+    /// What its distilled kin was trained for: a few steps without guidance.
+    pub fn of_sdxl_turbo() -> Self {
+        Self { steps: 4, guidance_scale: 1.0, ..Self::of_sdxl() }
+    }
+
     /// These, where the folder does not say otherwise.
     pub fn overridden_by(self, files: &ModelFiles) -> Result<Self> {
         let Some(text) = files.optional_text(FILE)? else { return Ok(self) };

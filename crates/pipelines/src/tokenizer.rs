@@ -31,19 +31,20 @@ impl ClipTokenizer {
     /// Reads `vocab.json` with `merges.txt`, or the `tokenizer.json` that newer exporters write instead.
     pub fn open(files: &ModelFiles, component: &str) -> Result<Self> {
         let vocabulary_path = format!("{component}/vocab.json");
+        let pad = pad_token(files, component)?.unwrap_or_else(|| Self::END.to_owned());
         let tokenizer = match files.optional_text(&vocabulary_path)? {
             None => from_definition(files, component)?,
             Some(vocabulary) => {
                 let malformed = |reason: String| Error::Malformed { path: files.display(&vocabulary_path), reason };
                 let vocabulary = serde_json::from_str(&vocabulary).map_err(|error| malformed(error.to_string()))?;
                 let merges = files.text(&format!("{component}/merges.txt"))?;
-                let definition = definition(&vocabulary, &merges).map_err(malformed)?;
+                let definition = definition(&vocabulary, &merges, &pad).map_err(malformed)?;
                 parse(&definition.to_string()).map_err(malformed)?
             }
         };
         let id = |token: &str| token_id(&tokenizer, token, files, component);
         let (start, end) = (id(Self::START)?, id(Self::END)?);
-        let pad = id(&pad_token(files, component)?.unwrap_or_else(|| Self::END.to_owned()))?;
+        let pad = id(&pad)?;
         Ok(Self { tokenizer, start, end, pad })
     }
 
@@ -114,7 +115,10 @@ fn pad_token(files: &ModelFiles, component: &str) -> Result<Option<String>> {
 }
 
 /// CLIP's tokenizer in the `tokenizers` crate's own terms.
-fn definition(vocabulary: &Value, merges: &str) -> std::result::Result<Value, String> {
+///
+/// What texts are padded with is a mark within a text, too: SDXL's second tokenizer pads with `!`, and the reference
+/// takes every exclamation mark of a prompt for padding.
+fn definition(vocabulary: &Value, merges: &str, pad: &str) -> std::result::Result<Value, String> {
     let id = |token: &str| vocabulary.get(token).and_then(Value::as_u64).ok_or_else(|| format!("no token {token}"));
     let (start, end) = (id(ClipTokenizer::START)?, id(ClipTokenizer::END)?);
     let merges: Vec<&str> = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
@@ -124,10 +128,14 @@ fn definition(vocabulary: &Value, merges: &str) -> std::result::Result<Value, St
             "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
         })
     };
+    let mut marks = vec![special(start, ClipTokenizer::START), special(end, ClipTokenizer::END)];
+    if ![ClipTokenizer::START, ClipTokenizer::END].contains(&pad) {
+        marks.push(special(id(pad)?, pad));
+    }
     let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
     Ok(json!({
         "version": "1.0",
-        "added_tokens": [special(start, ClipTokenizer::START), special(end, ClipTokenizer::END)],
+        "added_tokens": marks,
         "normalizer": { "type": "Sequence", "normalizers": [
             { "type": "NFC" },
             { "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " },

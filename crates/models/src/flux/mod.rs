@@ -161,3 +161,36 @@ impl Flux {
 fn silu(vec: &Tensor) -> Result<Tensor> {
     nn::activate(Activation::Silu, vec)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::Blind;
+    use crate::testing::Fixture;
+    use serde_json::json;
+
+    fn off(case: &str) -> f32 {
+        let fixture = Fixture::open("towers.safetensors", &format!("flux.{case}"));
+        let config = json!({
+            "in_channels": 8, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8,
+            "num_attention_heads": 2, "joint_attention_dim": 6, "pooled_projection_dim": 5, "guidance_embeds": true,
+            "axes_dims_rope": [2, 2, 4],
+        });
+        let flux = Flux::new(&serde_json::from_value(config).unwrap(), &fixture.weights).unwrap();
+        let mut positions = text_positions(3);
+        positions.extend(image_positions(0, 2, 2));
+        let pe = flux.rope(&positions).unwrap();
+        let (img, txt, pooled) = (fixture.tensor("img"), fixture.tensor("txt"), fixture.tensor("pooled"));
+        let input = Input { img, txt, pooled, timestep: 0.5, guidance: Some(3.5), pe: &pe };
+        fixture.off("output", &flux.forward(&input, &mut Blind).unwrap())
+    }
+
+    /// With another epsilon in any of the norms the first case is off by more; with the exact GELU the second.
+    #[test]
+    fn its_norms_have_their_epsilon_and_its_gelu_is_the_tanh_one() {
+        for case in ["norms", "gelu"] {
+            let worst = off(case);
+            assert!(worst < 1e-5, "{case} is off by {worst:e}");
+        }
+    }
+}

@@ -111,3 +111,47 @@ impl UNet {
         Ok(added.broadcast_add(&time)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::Blind;
+    use crate::testing::Fixture;
+    use serde_json::{Value, json};
+
+    fn config() -> Value {
+        json!({
+            "in_channels": 4, "out_channels": 4, "block_out_channels": [4, 8], "layers_per_block": 1,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"], "norm_num_groups": 2,
+            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "cross_attention_dim": 6,
+            "transformer_layers_per_block": [1, 2], "attention_head_dim": [1, 2], "use_linear_projection": true,
+            "addition_embed_type": "text_time", "addition_time_embed_dim": 4, "norm_eps": 1e-5,
+            "projection_class_embeddings_input_dim": 29,
+        })
+    }
+
+    fn off(case: &str, config: Value) -> f32 {
+        let fixture = Fixture::open("towers.safetensors", &format!("unet.{case}"));
+        let unet = UNet::new(&serde_json::from_value(config).unwrap(), &fixture.weights).unwrap();
+        let input = Input {
+            sample: fixture.tensor("sample"),
+            timestep: 321.0,
+            txt: fixture.tensor("txt"),
+            pooled: fixture.tensor("pooled"),
+            sizes: fixture.tensor("sizes").to_vec1().unwrap().try_into().unwrap(),
+        };
+        fixture.off("output", &unet.forward(&input, &mut Blind).unwrap())
+    }
+
+    /// Every epsilon: with another one in any of the norms the first case is off by more.
+    #[test]
+    fn its_norms_have_their_epsilons_and_its_gelu_is_the_exact_one() {
+        for case in ["norms", "gelu"] {
+            let worst = off(case, config());
+            assert!(worst < 1e-5, "{case} is off by {worst:e}");
+        }
+        let mut other = config();
+        other["norm_eps"] = json!(1e-6);
+        assert!(off("norms", other) > 1e-3, "the fixture shows no epsilon");
+    }
+}

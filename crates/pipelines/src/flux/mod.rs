@@ -15,7 +15,7 @@ use crate::control::{Control, Preprocessor};
 use crate::depth::DepthEstimator;
 use crate::engines::Parts;
 use crate::folder::Pipeline;
-use crate::run::{BATCH_MAX, PIXELS_MAX, STEPS_MAX, Watch, clocked, component, in_range, placed};
+use crate::run::{Asked, Watch, clocked, component, in_range, placed};
 use crate::settings::Settings;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
 use crate::trace::{Trace, Untraced};
@@ -194,18 +194,9 @@ impl FluxEngine {
 
     fn check<'a>(&'a self, plan: &'a Plan) -> std::result::Result<Job<'a>, EngineError> {
         let settings = &self.settings;
-        let steps = plan.steps.unwrap_or(settings.steps);
+        let Asked { size, strength, steps } = Asked::of(plan, settings)?;
         let max_sequence_length = plan.max_sequence_length.unwrap_or(settings.max_sequence_length);
-        let size = plan.size.or(plan.source.as_ref().map(Picture::size));
-        let size = size.ok_or_else(|| EngineError::Refused("size: without a picture a size is needed".to_owned()))?;
-        in_range("num_inference_steps", steps.into(), 1, STEPS_MAX.into())?;
         in_range("max_sequence_length", max_sequence_length.into(), 1, SEQUENCE_LENGTH_MAX.into())?;
-        in_range("batch", plan.batch.into(), 1, BATCH_MAX.into())?;
-        in_range("width x height in pixels", size.pixels(), 1, PIXELS_MAX)?;
-        let strength = plan.strength.unwrap_or(settings.strength);
-        if !(0.0..=1.0).contains(&strength) {
-            return Err(EngineError::Refused(format!("strength: got {strength}; allowed: 0 to 1")));
-        }
         let true_cfg_scale = plan.true_cfg_scale.unwrap_or(settings.true_cfg_scale);
         let guidance_scale = plan.guidance_scale.unwrap_or(settings.guidance_scale);
         let negative = self.negative_prompt(plan, true_cfg_scale);

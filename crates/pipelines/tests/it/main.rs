@@ -1,7 +1,8 @@
-//! The FLUX engine against the reference's recorded runs (`parity/` in the repository's root).
+//! The engines against the reference's recorded runs (`parity/` in the repository's root).
 
 mod conditioning;
 mod depth;
 mod golden;
 mod parity;
+mod sdxl;
 mod tokenizers;

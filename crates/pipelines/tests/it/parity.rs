@@ -1,56 +1,9 @@
-//! Every tensor of every recorded run.
+//! Every tensor of every recorded run of FLUX.
 
-use crate::golden::{Case, goldens, largest_difference};
-use candle_core::Tensor;
+use crate::golden::{Case, Comparison, goldens, recorded_runs};
 use domain::catalogue::Mode;
 use domain::quantity::Size;
 use engine::{Engine, Fit, Plan, Unobserved};
-use pipelines::trace::Trace;
-use std::collections::BTreeSet;
-
-/// How far a tensor may be off; `parity/README.md` says why.
-fn tolerance(case: &Case, name: &str) -> f64 {
-    let fixed = match name {
-        name if name.starts_with("rng_draw") || name.starts_with("scheduler") => return 0.0,
-        name if name.ends_with("_ids") || name.ends_with(".timestep") || name.ends_with(".guidance") => return 0.0,
-        // On the autoencoder's scale a latent's error is larger by 1 / 0.3611.
-        name if name.starts_with("vae_encode") || name == "vae_decode.input" => 3e-4,
-        _ => 1e-4,
-    };
-    // The frequencies of a large guidance differ from one processor to the next, and some cases are of another one.
-    let is_guided_hard = case.argument("guidance_scale").as_f64().is_some_and(|scale| scale >= 30.0);
-    let fixed = if is_guided_hard { 2.0 * fixed } else { fixed };
-    // Where the reference itself is less exact than that, its own distance from double precision is the measure.
-    let reference_floor = case.about["f32_noise_floor"][name].as_f64().unwrap_or(0.0);
-    f64::max(fixed, 3.0 * reference_floor)
-}
-
-/// Compares what it sees with what was recorded.
-struct Comparison<'a> {
-    case: &'a Case,
-    compared: BTreeSet<String>,
-    worst: Vec<String>,
-}
-
-impl Trace for Comparison<'_> {
-    fn see(&mut self, name: &str, ours: &Tensor) {
-        let Some(theirs) = self.case.tensors.get(name) else { return };
-        self.compared.insert(name.to_owned());
-        // Texts, scalars and control pictures are recorded once per picture of the batch; they are the same for each.
-        let (n_ours, n_theirs) = (ours.elem_count(), theirs.elem_count());
-        let repeated = ["model_call", "encode_prompt", "vae_encode"].iter().any(|stage| name.starts_with(stage));
-        let theirs = if repeated && n_theirs > n_ours {
-            theirs.flatten_all().unwrap().narrow(0, 0, n_ours).unwrap()
-        } else {
-            theirs.clone()
-        };
-        let difference = largest_difference(ours, &theirs);
-        let tolerance = tolerance(self.case, name);
-        if difference.is_nan() || difference > tolerance {
-            self.worst.push(format!("{name}: {difference:e} over {tolerance:e}"));
-        }
-    }
-}
 
 pub(crate) fn plan(case: &Case) -> Plan {
     let number = |name: &str| case.argument(name).as_f64();
@@ -89,43 +42,13 @@ pub(crate) fn plan(case: &Case) -> Plan {
 #[track_caller]
 fn check(name: &str) {
     let case = Case::open(name);
-    let mut comparison = Comparison { case: &case, compared: BTreeSet::new(), worst: Vec::new() };
+    let mut comparison = Comparison::of(&case);
     let output = case.engine().run_traced(&plan(&case), &mut Unobserved, &mut comparison).unwrap();
-    assert!(comparison.worst.is_empty(), "{name} diverges, first at {:#?}", comparison.worst);
-
-    let unseen: Vec<&String> = case.tensors.keys().filter(|key| !comparison.compared.contains(*key)).collect();
-    let elsewhere = ["image_float_hwc", "scheduler.begin_index"];
-    assert!(unseen.iter().all(|key| elsewhere.contains(&key.as_str())), "{}: not compared: {unseen:?}", case.name);
-
-    let levels = output.images[0].pixels().iter().zip(case.image.pixels());
-    let off = levels.map(|(ours, theirs)| ours.abs_diff(*theirs)).max().unwrap();
-    assert_eq!(output.images[0].size(), case.image.size());
-    assert!(off <= 1, "{name}: a level is off by {off}");
+    comparison.finish(&output);
 }
 
-macro_rules! recorded_runs {
-    ($($name:ident),* $(,)?) => {
-        $(#[test]
-        fn $name() {
-            check(stringify!($name));
-        })*
-
-        /// One test per recorded run: a new recording without a test is a mistake.
-        #[test]
-        fn every_recorded_run_has_its_test() {
-            // One generator per picture cannot be asked for through our contract.
-            let left_out = ["flux_img2img_generators"];
-            let tested = [$(stringify!($name)),*];
-            for entry in std::fs::read_dir(goldens().join("cases")).unwrap() {
-                let name = entry.unwrap().file_name().into_string().unwrap();
-                let is_flux = name.starts_with("flux_");
-                assert!(!is_flux || tested.contains(&name.as_str()) || left_out.contains(&name.as_str()), "{name}");
-            }
-        }
-    };
-}
-
-recorded_runs! {
+// One generator per picture cannot be asked for through our contract.
+recorded_runs! { "flux_", without ["flux_img2img_generators"]:
     flux_control_batch2,
     flux_control_canny,
     flux_control_depth,

@@ -1,0 +1,103 @@
+"""The runs of SDXL that are recorded, and what each is for."""
+
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
+
+from .cases import CAR, LONG, MOUNTAIN
+from .recorder import Case
+
+ANCESTRAL = (EulerAncestralDiscreteScheduler, {})
+KARRAS = (DPMSolverMultistepScheduler, {"use_karras_sigmas": True})
+NEGATIVE = "blurry, low quality"
+
+
+def base(**changes) -> dict:
+    """The arguments of a small run, with changes; an argument set to None is left out."""
+    kwargs = {
+        "prompt": CAR,
+        "negative_prompt": NEGATIVE,
+        "image": "in_64x64",
+        "strength": 0.7,
+        "num_inference_steps": 3,
+        "guidance_scale": 5.0,
+    }
+    kwargs.update(changes)
+    return {key: value for key, value in kwargs.items() if value is not None}
+
+
+def img2img(name: str, seed: int, kwargs: dict, note: str = "", scheduler: tuple | None = None) -> Case:
+    return Case(name, StableDiffusionXLImg2ImgPipeline, "sdxl-tiny", seed, kwargs, note, scheduler=scheduler)
+
+
+def turbo(name: str, seed: int, kwargs: dict, note: str = "") -> Case:
+    return Case(name, StableDiffusionXLImg2ImgPipeline, "sdxl-turbo-tiny", seed, kwargs, note)
+
+
+def txt2img(name: str, model: str, seed: int, kwargs: dict, note: str = "", scheduler: tuple | None = None) -> Case:
+    kwargs = {key: value for key, value in kwargs.items() if key not in ("image", "strength")}
+    return Case(name, StableDiffusionXLPipeline, model, seed, kwargs, note, scheduler=scheduler)
+
+
+CASES = [
+    Case(
+        "sdxl_img2img", StableDiffusionXLImg2ImgPipeline, "sdxl-tiny", 51,
+        base(image="in_96x64", strength=0.6, num_inference_steps=5), blocks=True,
+    ),
+    turbo(
+        "sdxl_turbo_img2img", 61,
+        base(negative_prompt=None, image="in_96x64", strength=0.5, num_inference_steps=2, guidance_scale=0.0),
+        "the ancestral sampler draws in the last step, too",
+    ),
+    turbo(
+        "sdxl_turbo_4_steps", 201,
+        base(prompt=MOUNTAIN, negative_prompt=None, strength=1.0, num_inference_steps=4, guidance_scale=0.0),
+    ),
+    turbo(
+        "sdxl_turbo_guided", 202, base(num_inference_steps=4, strength=0.5, guidance_scale=2.0),
+        "guidance and fresh noise in every step",
+    ),
+    img2img("sdxl_nocfg", 203, base(guidance_scale=1.0), "guidance runs above 1 alone; the negative prompt has no effect"),
+    img2img("sdxl_no_negative", 204, base(negative_prompt=None), "no negative prompt is zeros"),
+    img2img("sdxl_empty_negative", 204, base(negative_prompt=""), "an empty one is not"),
+    img2img(
+        "sdxl_prompt_2", 205, base(prompt_2=MOUNTAIN, negative_prompt_2="a photograph of a city at night"),
+        "four prompts: the second encoder reads the second ones",
+    ),
+    img2img("sdxl_empty_prompt", 206, base(prompt="", prompt_2="")),
+    img2img("sdxl_long_prompt", 207, base(prompt=LONG, negative_prompt=LONG), "more tokens than CLIP's 77"),
+    img2img(
+        "sdxl_unicode_prompt", 208,
+        base(prompt="Café naïve — schön, 日本語 🎨  ﬁne\tprint ½ it's <|endoftext|> </s> DON'T !", negative_prompt="!!!"),
+        "the second tokenizer pads with an exclamation mark",
+    ),
+    img2img("sdxl_floor", 209, base(image="in_100x70"), "sides are rounded down to multiples of 8: 96x64"),
+    img2img(
+        "sdxl_odd_latents", 210, base(image="in_150x101", num_inference_steps=2),
+        "144x96: 18x12 latents, 9x6 when halved, and 5x3 when halved again",
+    ),
+    img2img(
+        "sdxl_strength_low", 211, base(strength=0.02, num_inference_steps=50), "one step of fifty",
+    ),
+    img2img("sdxl_strength_03", 212, base(strength=0.3, num_inference_steps=7), "2.1 steps are two"),
+    img2img("sdxl_strength_1", 213, base(strength=1.0), "the noised picture, not pure noise"),
+    img2img("sdxl_batch2", 214, base(num_images_per_prompt=2), "one draw for the picture, one for the noise of both"),
+    img2img("sdxl_guidance_30", 2**32 + 215, base(guidance_scale=30.0), "the largest guidance, a large seed"),
+    img2img("sdxl_ancestral_batch2", 216, base(num_images_per_prompt=2), "fresh noise for both at once", ANCESTRAL),
+    img2img("sdxl_dpmpp", 217, base(strength=0.6, num_inference_steps=7), "the first step has no estimate before it", KARRAS),
+    img2img(
+        "sdxl_dpmpp_16_steps", 218, base(strength=0.3, num_inference_steps=16), "long enough for the second order", KARRAS,
+    ),
+    txt2img(
+        "sdxl_txt2img", "sdxl-tiny", 219, base(height=40, width=136),
+        "17x5 latents: no side can be halved twice",
+    ),
+    txt2img("sdxl_txt2img_dpmpp", "sdxl-tiny", 220, base(height=64, width=64), "starts from noise of deviation 1", KARRAS),
+    txt2img(
+        "sdxl_turbo_txt2img", "sdxl-turbo-tiny", 221,
+        base(negative_prompt=None, height=64, width=64, num_inference_steps=2, guidance_scale=0.0),
+    ),
+]  # fmt: skip
