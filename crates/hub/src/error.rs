@@ -14,6 +14,8 @@ pub enum HubError {
     Unreadable(PathBuf, #[source] std::io::Error),
     #[error("{0} holds no model: neither a model_index.json nor folders with one")]
     NoModel(PathBuf),
+    #[error("{0} is not complete; pull the model again")]
+    Incomplete(PathBuf),
     #[error("{path}: {problem}")]
     Index { path: PathBuf, problem: String },
 }

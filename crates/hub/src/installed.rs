@@ -1,7 +1,9 @@
 //! Which weights lie on this machine: an operator's folder, and what travels inside the program; and which models of
 //! others may be called from here.
 
+use crate::download::PULL_DIR;
 use crate::error::HubError;
+use crate::record::{RECORD_FILE, Record};
 use crate::registry::{ModelEntry, Provider, Registry};
 use domain::id::ModelId;
 use serde::Deserialize;
@@ -42,7 +44,8 @@ impl std::fmt::Debug for EmbeddedFile {
 /// The installed weights, by model.
 #[derive(Clone, Debug)]
 pub struct Shelf {
-    dir: Option<PathBuf>,
+    /// The folder is not the one that everybody looks in, so that a pull has to be told of it.
+    is_elsewhere: bool,
     models: BTreeMap<ModelId, Installed>,
     /// Remote models whose provider lets us in.
     remote: BTreeSet<ModelId>,
@@ -72,32 +75,47 @@ impl Shelf {
             let id = ModelId::parse(EMBEDDED_MODEL).expect("a valid id, this is a bug");
             models.insert(id, Installed::Embedded(EMBEDDED));
         }
-        Self { dir: None, models, remote: BTreeSet::new() }
+        Self { is_elsewhere: false, models, remote: BTreeSet::new() }
     }
 
     /// Also the models of a folder: a folder of model folders, each named by its model, or one model's own folder.
-    /// A model in the folder goes before the embedded one of the same name.
+    /// A model in the folder goes before the embedded one of the same name. One that a pull has not completed is not
+    /// there.
     pub fn open(dir: &Path, registry: &Registry) -> Result<Self, HubError> {
+        let mut shelf = Self::open_usual(dir, registry)?;
+        shelf.is_elsewhere = true;
+        Ok(shelf)
+    }
+
+    /// The same for the folder that a pull fills unless it is told of another.
+    pub fn open_usual(dir: &Path, registry: &Registry) -> Result<Self, HubError> {
         let dir = fs::canonicalize(dir).map_err(|error| HubError::Unreadable(dir.to_owned(), error))?;
-        let mut shelf = Self { dir: Some(dir.clone()), ..Self::embedded() };
+        let mut shelf = Self::embedded();
         if dir.join(INDEX_FILE).is_file() {
+            if !is_complete(&dir) {
+                return Err(HubError::Incomplete(dir));
+            }
             let model = model_of_folder(&dir, registry)?;
             shelf.models.insert(model, Installed::Folder(dir));
             return Ok(shelf);
         }
-        let mut n_found = 0;
+        let (mut n_found, mut n_other) = (0, 0);
         let unreadable = |error| HubError::Unreadable(dir.clone(), error);
         for entry in fs::read_dir(&dir).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let id = path.file_name().and_then(|name| name.to_str()).and_then(ModelId::parse);
-            if let Some(id) = id.filter(|id| holds_model(&path, id, registry)) {
-                shelf.models.insert(id, Installed::Folder(path));
-                n_found += 1;
+            match id.filter(|id| holds_model(&path, id, registry)) {
+                Some(id) if is_complete(&path) => {
+                    shelf.models.insert(id, Installed::Folder(path));
+                    n_found += 1;
+                }
+                // Models that are not complete, and where pulls wait.
+                _ if path.join(RECORD_FILE).exists() || path.ends_with(PULL_DIR) => {}
+                _ => n_other += 1,
             }
         }
         // An empty folder is a place for weights to come; one with other things in it is more likely a mistake.
-        let is_empty = fs::read_dir(&dir).map_err(unreadable)?.next().is_none();
-        if n_found == 0 && !is_empty { Err(HubError::NoModel(dir)) } else { Ok(shelf) }
+        if n_found == 0 && n_other > 0 { Err(HubError::NoModel(dir)) } else { Ok(shelf) }
     }
 
     /// Also the models of these providers, whose keys somebody has.
@@ -166,21 +184,19 @@ impl Shelf {
         if self.models.contains_key(id) && !is_of_use {
             return format!("the weights of {id} are installed, but {not_yet}");
         }
-        let dir = self.dir.as_deref().map_or_else(|| "WEIGHTS".to_owned(), |dir| dir.display().to_string());
-        let place = format!("{dir}/{id}");
-        let how = match model.map(|model| (model.repository.as_ref(), model.note.as_ref(), model.gated)) {
-            Some((Some(repository), _, gated)) => {
-                let ask = if gated { ", once its licence is accepted there" } else { "" };
-                format!("`huggingface-cli download {repository} --local-dir {place}` installs them{ask}")
+        let how = match model.map(|model| (model.source.as_ref(), model.repository.as_ref(), model.note.as_ref())) {
+            Some((Some(_), Some(repository), _)) => {
+                let place = if self.is_elsewhere { " --weights DIR" } else { "" };
+                let is_gated = model.is_some_and(|model| model.gated);
+                let page = format!(", once their licence is accepted at https://huggingface.co/{repository}");
+                let ask = if is_gated { page } else { String::new() };
+                format!("`pentimento pull {id}{place}` installs them{ask}")
             }
-            Some((None, Some(note), _)) => format!("they are {note}; put a copy at {place}"),
-            _ => format!("put a folder in the diffusers layout at {place}"),
+            Some((None, Some(repository), _)) => format!("they are at https://huggingface.co/{repository}"),
+            Some((_, None, Some(note))) => format!("they are {note}; put a copy into the folder of weights as {id}"),
+            _ => format!("put a folder in the diffusers layout into the folder of weights as {id}"),
         };
-        let then = match self.dir {
-            _ if !is_of_use => not_yet.to_owned(),
-            Some(_) => "then restart the server".to_owned(),
-            None => format!("then start the server with --weights {dir}"),
-        };
+        let then = if is_of_use { "then restart the server" } else { not_yet };
         format!("no weights for {id} are installed; {how}; {then}")
     }
 }
@@ -188,6 +204,15 @@ impl Shelf {
 /// Any folder with an index, and one with a single component if a model that we know has its name.
 fn holds_model(dir: &Path, id: &ModelId, registry: &Registry) -> bool {
     dir.join(INDEX_FILE).is_file() || (registry.get(id).is_some() && dir.join(COMPONENT_FILE).is_file())
+}
+
+/// Whether all is there that a pull said it would bring; a folder that no pull made speaks for itself.
+fn is_complete(dir: &Path) -> bool {
+    match Record::read(dir) {
+        Ok(Some(record)) => record.is_whole(dir),
+        Ok(None) => true,
+        Err(_) => false,
+    }
 }
 
 /// A folder named by a model is that model; any other is known by its pipeline.
@@ -257,6 +282,8 @@ mod tests {
     fn a_wrong_folder_is_an_error_and_an_empty_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Shelf::open(dir.path(), &registry::built_in()).is_ok());
+        fs::create_dir(dir.path().join(PULL_DIR)).unwrap();
+        assert!(Shelf::open(dir.path(), &registry::built_in()).is_ok(), "a pull has begun");
         fs::write(dir.path().join("notes.txt"), "hello").unwrap();
         assert!(matches!(Shelf::open(dir.path(), &registry::built_in()), Err(HubError::NoModel(_))));
         let absent = dir.path().join("absent");
@@ -269,10 +296,15 @@ mod tests {
         let message = |model: &str| Shelf::embedded().how_to_install(&id(model), &registry);
         assert_eq!(
             message("flux-dev"),
-            "no weights for flux-dev are installed; `huggingface-cli download black-forest-labs/FLUX.1-dev --local-dir \
-             WEIGHTS/flux-dev` installs them, once its licence is accepted there; then start the server with --weights \
-             WEIGHTS"
+            "no weights for flux-dev are installed; `pentimento pull flux-dev` installs them, once their licence is \
+             accepted at https://huggingface.co/black-forest-labs/FLUX.1-dev; then restart the server"
         );
+        assert!(message("sdxl-turbo").contains("`pentimento pull sdxl-turbo` installs them; "), "it is not gated");
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = Shelf::open(dir.path(), &registry).unwrap().how_to_install(&id("flux-dev"), &registry);
+        assert!(elsewhere.contains("`pentimento pull flux-dev --weights DIR`"), "{elsewhere}");
+        let path = dir.path().to_str().unwrap();
+        assert!(!elsewhere.contains(path), "clients read this too");
         assert!(
             message("flux-pulid").ends_with("this version cannot paint with them yet"),
             "{}",
@@ -284,7 +316,7 @@ mod tests {
             "Ideogram Remix is an API of its owner's, not weights; put its key into the environment variable \
              PENTIMENTO_IDEOGRAM_KEY, or name a file that holds it: --ideogram-key-file"
         );
-        assert!(message("my-own").contains("put a folder in the diffusers layout at WEIGHTS/my-own"));
+        assert!(message("my-own").contains("into the folder of weights as my-own"));
     }
 
     #[test]
@@ -352,6 +384,6 @@ mod tests {
         assert_eq!(shelf.usable(&[id("flux-dev"), id("flux-schnell")], &registry), Ok(id("flux-schnell")));
         let error = shelf.usable(&[id("flux-pulid")], &registry).unwrap_err();
         assert_eq!(error, "the weights of flux-pulid are installed, but this version cannot paint with them yet");
-        assert!(shelf.usable(&[id("flux-dev")], &registry).unwrap_err().contains("huggingface-cli download"));
+        assert!(shelf.usable(&[id("flux-dev")], &registry).unwrap_err().contains("pentimento pull flux-dev"));
     }
 }

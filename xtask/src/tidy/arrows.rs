@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("engine", &["domain", "imaging"]),
     ("store", &["domain"]),
     ("ingest", &["domain", "imaging", "transport"]),
-    ("hub", &["domain"]),
+    ("hub", &["domain", "transport"]),
     ("pipelines", &["domain", "imaging", "engine", "hub", "models", "samplers", "nn"]),
     ("providers", &["domain", "imaging", "engine", "ingest", "transport"]),
     ("app", &["domain", "imaging", "store", "ingest", "hub"]),

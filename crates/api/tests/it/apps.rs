@@ -108,7 +108,7 @@ async fn the_list_of_apps_tells_what_may_be_asked() {
     }
     let canny = apps.iter().find(|app| app["app_id"] == CANNY).unwrap();
     assert_eq!(canny["model"], Value::Null);
-    assert!(canny["how_to_install"].as_str().unwrap().contains("huggingface-cli download"));
+    assert!(canny["how_to_install"].as_str().unwrap().contains("`pentimento pull flux-canny`"));
     let flux_dev = apps.iter().find(|app| app["slug"] == "flux-dev").unwrap();
     assert_eq!((&flux_dev["model"], &flux_dev["sizes"]), (&json!("flux-dev"), &Value::Null));
 }

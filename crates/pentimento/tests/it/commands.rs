@@ -88,7 +88,7 @@ fn models_and_doctor_tell_what_is_there() {
     let models = text(&run(&["models"]).stdout);
     let row = models.lines().find(|line| line.contains(FLUX_DEV)).unwrap();
     assert!(row.contains("pentimento-nano") && row.contains("embedded"), "{row}");
-    assert!(models.contains("huggingface-cli download black-forest-labs/FLUX.1-Canny-dev"));
+    assert!(models.contains("`pentimento pull flux-canny`"));
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("not/yet");
     let doctor = in_folder(&data, &["doctor", "--allow-source", "127.0.0.0/8"]);

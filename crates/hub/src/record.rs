@@ -1,0 +1,132 @@
+//! What a pull wrote down about a model's folder: which files make it whole, and what they hash to.
+
+use crate::download::sha256_of;
+use crate::error::HubError;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Beside the model's own files.
+pub const RECORD_FILE: &str = "pentimento-pull.json";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// `owner/name`.
+    pub repository: String,
+    /// As it was asked for.
+    pub revision: String,
+    pub commit: String,
+    /// False while files are being put into their places.
+    pub complete: bool,
+    pub files: Vec<RecordedFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedFile {
+    /// Relative, with `/` between its parts.
+    pub path: String,
+    pub bytes: u64,
+    /// What the hub calls the content: its SHA-256, or git's id of it.
+    pub content: String,
+    pub sha256: String,
+}
+
+/// What is wrong with one file of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    Missing,
+    /// It has another size.
+    Size,
+    /// It has another content.
+    Hash,
+}
+
+impl Record {
+    /// `None` in a folder that no pull has made.
+    pub fn read(dir: &Path) -> Result<Option<Self>, HubError> {
+        let path = dir.join(RECORD_FILE);
+        match fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(record) => Ok(Some(record)),
+                Err(error) => Err(HubError::Index { path, problem: error.to_string() }),
+            },
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(HubError::Unreadable(path, error)),
+        }
+    }
+
+    /// Takes the place of an earlier one at once.
+    pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
+        let new = dir.join(format!("{RECORD_FILE}.new"));
+        let text = serde_json::to_vec_pretty(self).expect("a record can be written as JSON, this is a bug");
+        fs::write(&new, text)?;
+        fs::File::open(&new)?.sync_all()?;
+        fs::rename(new, dir.join(RECORD_FILE))
+    }
+
+    /// Whether all files are there in their sizes. Hashes nothing.
+    pub fn is_whole(&self, dir: &Path) -> bool {
+        self.complete && self.files.iter().all(|file| file.look(dir).is_none())
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+impl RecordedFile {
+    /// What a look at the file tells, without reading it.
+    pub fn look(&self, dir: &Path) -> Option<Damage> {
+        match fs::metadata(dir.join(&self.path)) {
+            Ok(found) if found.is_file() && found.len() == self.bytes => None,
+            Ok(_) => Some(Damage::Size),
+            Err(_) => Some(Damage::Missing),
+        }
+    }
+
+    /// Reads the file and hashes it.
+    pub fn verify(&self, dir: &Path) -> Result<Option<Damage>, HubError> {
+        if let Some(damage) = self.look(dir) {
+            return Ok(Some(damage));
+        }
+        let path = dir.join(&self.path);
+        let sha256 = sha256_of(&path).map_err(|error| HubError::Unreadable(path, error))?;
+        Ok((sha256 != self.sha256).then_some(Damage::Hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_tells_a_whole_folder_from_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Record::read(dir.path()).unwrap(), None);
+        let sha256 = "a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447".to_owned();
+        let file = RecordedFile { path: "vae/a".to_owned(), bytes: 12, content: sha256.clone(), sha256 };
+        let record = Record {
+            repository: "o/n".to_owned(),
+            revision: "main".to_owned(),
+            commit: "0".repeat(40),
+            complete: true,
+            files: vec![file.clone()],
+        };
+        record.write(dir.path()).unwrap();
+        assert_eq!(Record::read(dir.path()).unwrap(), Some(record.clone()));
+        let check = |content: Option<&str>, look: Option<Damage>, verify: Option<Damage>| {
+            if let Some(content) = content {
+                fs::create_dir_all(dir.path().join("vae")).unwrap();
+                fs::write(dir.path().join("vae/a"), content).unwrap();
+            }
+            assert_eq!((file.look(dir.path()), file.verify(dir.path()).unwrap()), (look, verify), "{content:?}");
+            assert_eq!(record.is_whole(dir.path()), look.is_none());
+        };
+        check(None, Some(Damage::Missing), Some(Damage::Missing));
+        check(Some("hello"), Some(Damage::Size), Some(Damage::Size));
+        check(Some("hello wurld\n"), None, Some(Damage::Hash));
+        check(Some("hello world\n"), None, None);
+        assert!(!Record { complete: false, ..record }.is_whole(dir.path()));
+    }
+}
