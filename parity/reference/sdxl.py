@@ -91,6 +91,14 @@ CASES = [
     img2img(
         "sdxl_dpmpp_16_steps", 218, base(strength=0.3, num_inference_steps=16), "long enough for the second order", KARRAS,
     ),
+    img2img(
+        "sdxl_preset", 222,
+        base(
+            prompt=CAR + ", highly detailed, cinematic light", negative_prompt="low quality, blurry, deformed",
+            num_inference_steps=6,
+        ),
+        "what an app makes of a prompt that has a style to add", KARRAS,
+    ),
     txt2img(
         "sdxl_txt2img", "sdxl-tiny", 219, base(height=40, width=136),
         "17x5 latents: no side can be halved twice",

@@ -131,3 +131,28 @@ fn redux_without_its_base_says_what_to_install() {
     let said = paint(&folder, &input("in_64x64"), "", &["--app", "flux-redux"]).unwrap_err();
     assert!(said.contains("Redux adds to a FLUX.1 model"), "{said}");
 }
+
+#[test]
+fn sdxl_paints_with_its_own_schedule_and_prompts() {
+    let weights = weights(&[("sdxl-tiny", "sdxl-base")]);
+    let with = |image: &str, options: &[&str]| {
+        paint(weights.path(), &input(image), CAR, &[&["--app", "sdxl"], options].concat())
+    };
+    let negative = ["--negative-prompt", "blurry, low quality"];
+    let options = ["--strength", "0.6", "--steps", "5", "--seed", "51"];
+    is_recorded(with("in_96x64", &[&options[..], &negative].concat()), "sdxl_img2img");
+    // The app's own guidance and strength.
+    is_recorded(with("in_64x64", &["--steps", "3", "--seed", "204"]), "sdxl_no_negative");
+    let alone = paint(&goldens().join("models/sdxl-tiny"), &input("in_64x64"), CAR, &["--steps", "3", "--seed", "204"]);
+    is_recorded(alone, "sdxl_no_negative");
+}
+
+#[test]
+fn the_deployed_apps_paint_with_the_checkpoint_installed_for_them() {
+    let weights = weights(&[("sdxl-tiny", "qolaba-style"), ("sdxl-turbo-tiny", "turbo-vision")]);
+    // The style's prompt, what it avoids, and its scheduler.
+    let styled = ["--app", "qolaba-style", "--steps", "6", "--seed", "222"];
+    is_recorded(paint(weights.path(), &input("in_64x64"), CAR, &styled), "sdxl_preset");
+    let turbo = ["--app", "turbo-vision", "--steps", "4", "--strength", "1", "--seed", "201"];
+    is_recorded(paint(weights.path(), &input("in_64x64"), MOUNTAIN, &turbo), "sdxl_turbo_4_steps");
+}

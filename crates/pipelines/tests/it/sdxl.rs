@@ -66,6 +66,7 @@ recorded_runs! { "sdxl_", without []:
     sdxl_no_negative,
     sdxl_nocfg,
     sdxl_odd_latents,
+    sdxl_preset,
     sdxl_prompt_2,
     sdxl_strength_03,
     sdxl_strength_1,
