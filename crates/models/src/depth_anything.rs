@@ -322,3 +322,38 @@ fn extent(map: &Tensor) -> Result<Extent> {
     let (_, _, height, width) = map.dims4()?;
     Ok(Extent { height, width })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What published checkpoints write, and what they leave to the defaults.
+    #[test]
+    fn published_configurations_are_understood() {
+        let small = r#"{
+            "architectures": ["DepthAnythingForDepthEstimation"], "backbone": null, "backbone_config": {
+                "architectures": ["Dinov2Model"], "hidden_size": 384, "image_size": 518, "model_type": "dinov2",
+                "num_attention_heads": 6, "out_features": ["stage3", "stage6", "stage9", "stage12"],
+                "out_indices": [3, 6, 9, 12], "patch_size": 14, "reshape_hidden_states": false
+            }, "fusion_hidden_size": 64, "head_hidden_size": 32, "head_in_index": -1, "model_type": "depth_anything",
+            "neck_hidden_sizes": [48, 96, 192, 384], "patch_size": 14, "reassemble_factors": [4, 2, 1, 0.5],
+            "reassemble_hidden_size": 384, "use_pretrained_backbone": false
+        }"#;
+        let small: Config = serde_json::from_str(small).unwrap();
+        let bare = r#"{"backbone_config": {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518,
+            "out_indices": [3, 6, 9, 12]}, "max_depth": null}"#;
+        for config in [&small, &serde_json::from_str(bare).unwrap()] {
+            assert_eq!(config.depth_estimation_type, DepthEstimationType::Relative);
+            assert_eq!((config.max_depth, config.head_in_index, config.patch_size), (None, -1, 14));
+            assert_eq!(config.neck_hidden_sizes, [48, 96, 192, 384]);
+            assert_eq!(config.reassemble_factors, [4.0, 2.0, 1.0, 0.5]);
+            let backbone = &config.backbone_config;
+            assert_eq!((backbone.num_hidden_layers, backbone.layer_norm_eps), (12, 1e-6));
+            assert!(backbone.qkv_bias && backbone.apply_layernorm && !backbone.use_swiglu_ffn);
+        }
+        let metric = bare.replace(r#""max_depth": null"#, r#""max_depth": 80, "depth_estimation_type": "metric""#);
+        let metric: Config = serde_json::from_str(&metric).unwrap();
+        assert_eq!((metric.depth_estimation_type, metric.max_depth), (DepthEstimationType::Metric, Some(80.0)));
+        assert!(serde_json::from_str::<Config>(&bare.replace("384,", r#"384, "hidden_act": "relu","#)).is_err());
+    }
+}
