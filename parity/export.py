@@ -56,7 +56,7 @@ def main() -> int:
         case "kontext":
             kontext.record_kontext_sizes(goldens / "kontext_sizes.json", goldens)
         case "models":
-            for name in names or [*models.MODELS, redux.MODEL, *depth.MODELS]:
+            for name in names or [*models.MODELS, redux.MODEL, *sdxl.MODELS, *depth.MODELS]:
                 build(name, goldens)
         case "cases":
             for case in chosen(names):
@@ -76,6 +76,8 @@ def build(name: str, goldens: Path) -> None:
     t5_tokenizer = HERE / "goldens" / "models" / "flux-dev-tiny" / "tokenizer_2"
     if name == redux.MODEL:
         redux.build(goldens / "models" / name)
+    elif name in sdxl.MODELS:
+        sdxl.build(name, goldens / "tokenizers" / "clip_full", goldens / "models" / name)
     else:
         models.build(name, goldens / "tokenizers", t5_tokenizer, goldens / "models" / name)
     print(f"built {name}; every case recorded from the weights it replaces must be recorded again")

@@ -1,12 +1,22 @@
-"""The runs of SDXL that are recorded, and what each is for."""
+"""The runs of SDXL that are recorded, what each is for, and the tiny models that they take."""
 
+import json
+import shutil
+from pathlib import Path
+
+import torch
 from diffusers import (
+    AutoencoderKL,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
+from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from . import models
 from .cases import CAR, LONG, MOUNTAIN
 from .recorder import Case
 
@@ -109,3 +119,74 @@ CASES = [
         base(negative_prompt=None, height=64, width=64, num_inference_steps=2, guidance_scale=0.0),
     ),
 ]  # fmt: skip
+
+TRAINING = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+# Both of one seed: they differ by their schedule alone, as far as code can tell.
+MODELS = {
+    "sdxl-tiny": EulerDiscreteScheduler(**TRAINING, timestep_spacing="leading"),
+    "sdxl-turbo-tiny": EulerAncestralDiscreteScheduler(**TRAINING, timestep_spacing="trailing"),
+}
+SEED = 5
+UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "sample_size": 16,
+    "block_out_channels": [32, 48, 64],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "norm_num_groups": 16,
+    "cross_attention_dim": 80,
+    "transformer_layers_per_block": [1, 1, 2],
+    "attention_head_dim": [2, 3, 4],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 16,
+    "projection_class_embeddings_input_dim": 40 + 6 * 16,
+}
+CLIP = {
+    "hidden_size": 40,
+    "intermediate_size": 160,
+    "projection_dim": 40,
+    "vocab_size": models.CLIP["vocab_size"],
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+FIRST = {**CLIP, "num_attention_heads": 4, "num_hidden_layers": 3, "hidden_act": "quick_gelu"}
+SECOND = {**CLIP, "num_attention_heads": 5, "num_hidden_layers": 4, "hidden_act": "gelu"}
+VAE = {
+    **models.VAE, "latent_channels": 4, "layers_per_block": 2, "scaling_factor": 0.13025, "shift_factor": None,
+    "use_quant_conv": True, "use_post_quant_conv": True,
+}  # fmt: skip
+
+
+@torch.no_grad()
+def build(name: str, clip_full: Path, folder: Path) -> None:
+    """Writes a tiny model in the folder layout of diffusers, its weights in float16."""
+    generator = torch.Generator().manual_seed(SEED)
+    unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+    first, second = CLIPTextModel(CLIPTextConfig(**FIRST)), CLIPTextModelWithProjection(CLIPTextConfig(**SECOND))
+    for model, gain in ((unet, 0.8), (first, 0.7), (second, 0.7), (vae, 1.0)):
+        models.randomize(model, gain, generator)
+    for part in ("tokenizer", "tokenizer_2"):
+        models.tiny_clip_tokenizer(clip_full, folder / part)
+    pad_with(folder / "tokenizer_2", "!")
+    written = folder.with_name(folder.name + ".written")
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=first,
+        text_encoder_2=second,
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer_2=AutoTokenizer.from_pretrained(folder / "tokenizer_2"),
+        unet=unet,
+        scheduler=MODELS[name],
+    ).to(torch.float16).save_pretrained(written)
+    for part in ("scheduler", "text_encoder", "text_encoder_2", "unet", "vae", "model_index.json"):
+        models.move(written / part, folder / part)
+    shutil.rmtree(written)
+    models.restore_prefix("text_model.", folder / "text_encoder" / "model.safetensors")
+
+
+def pad_with(folder: Path, token: str) -> None:
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": token}, indent=2) + "\n")

@@ -183,4 +183,12 @@ mod tests {
         let text = ClipTextModel::new(&config, &fixture.weights).unwrap().forward(&TOKENS).unwrap();
         assert_eq!(text.pooled.dims(), [1, 16]);
     }
+
+    #[test]
+    fn the_prefix_of_published_checkpoints_may_be_missing() {
+        let fixture = Fixture::open("towers.safetensors", "clip.gelu");
+        let config = serde_json::from_value(config("gelu")).unwrap();
+        let text = ClipTextModel::new(&config, &fixture.weights.at("text_model")).unwrap().forward(&TOKENS).unwrap();
+        assert!(fixture.off("last_hidden", &text.last_hidden) < 1e-5);
+    }
 }

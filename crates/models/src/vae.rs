@@ -30,6 +30,9 @@ pub struct Config {
     pub use_post_quant_conv: bool,
     #[serde(default = "yes")]
     pub mid_block_add_attention: bool,
+    /// Of latents that are normalized channel by channel, which nothing here does.
+    #[serde(default)]
+    latents_mean: Option<Vec<f64>>,
 }
 
 fn yes() -> bool {
@@ -45,6 +48,9 @@ impl Config {
     fn check(&self) -> Result<()> {
         if self.block_out_channels.is_empty() || self.block_out_channels.len() > 8 {
             return Err(Error::Shape(format!("an autoencoder of {} blocks", self.block_out_channels.len())));
+        }
+        if self.latents_mean.is_some() {
+            return Err(Error::Shape("latents_mean: got some; allowed: null".to_owned()));
         }
         Ok(())
     }
@@ -323,6 +329,17 @@ mod tests {
         let block = ResnetBlock::new(resnet(16, outputs, 8), &fixture.weights).unwrap();
         let worst = fixture.off("output", &block.forward(fixture.tensor("input")).unwrap());
         assert!(worst < 1e-5, "off by {worst:e}");
+    }
+
+    #[test]
+    fn latents_that_are_normalized_are_refused_by_name() {
+        let config = |mean: &str| -> Config {
+            let channels = r#""in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": [8]"#;
+            let rest = r#""layers_per_block": 1, "norm_num_groups": 8, "scaling_factor": 0.5"#;
+            serde_json::from_str(&format!(r#"{{{channels}, {rest}, "latents_mean": {mean}}}"#)).unwrap()
+        };
+        config("null").check().unwrap();
+        assert!(config("[0.0, 0.1, 0.2, 0.3]").check().unwrap_err().to_string().starts_with("latents_mean"));
     }
 
     #[test]
