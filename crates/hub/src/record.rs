@@ -70,6 +70,26 @@ impl Record {
         self.complete && self.files.iter().all(|file| file.look(dir).is_none())
     }
 
+    /// Reads and hashes every file, telling of each. A folder with a damaged file is no longer taken for whole, so that
+    /// the next pull mends it. Returns how many are damaged.
+    pub fn verify(
+        &mut self,
+        dir: &Path,
+        mut tell: impl FnMut(&RecordedFile, Option<Damage>),
+    ) -> Result<usize, HubError> {
+        let mut n_damaged = 0;
+        for file in &self.files {
+            let damage = file.verify(dir)?;
+            n_damaged += usize::from(damage.is_some());
+            tell(file, damage);
+        }
+        if n_damaged > 0 && self.complete {
+            self.complete = false;
+            self.write(dir).map_err(|error| HubError::Unreadable(dir.join(RECORD_FILE), error))?;
+        }
+        Ok(n_damaged)
+    }
+
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }

@@ -1,22 +1,23 @@
 //! `pentimento bench`: where the time of one picture goes, stage by stage.
 
+use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::remote::Remote;
 use crate::terminal::{self, Progress};
-use crate::weights::{self, Places, PrecisionArg};
+use crate::weights::{self, Places, PrecisionArg, WeightsArg};
 use domain::catalogue::Mode;
 use domain::quantity::Size;
 use engine::{Engine, Fit, Plan, Timings};
 use imaging::Picture;
 use serde_json::json;
-use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A model folder in the diffusers layout, or a folder of such folders [default: the model inside this program]
-    #[arg(long, value_name = "DIR", env = "PENTIMENTO_WEIGHTS")]
-    weights: Option<PathBuf>,
+    #[command(flatten)]
+    weights: WeightsArg,
+    #[command(flatten)]
+    data: DataArg,
     #[arg(long, value_name = "W", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4096))]
     width: u32,
     #[arg(long, value_name = "H", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let catalogue = hub::catalogue::built_in();
     let app = catalogue.by_slug("flux-dev").ok_or_else(|| Failure::because("the catalogue has no flux-dev"))?;
     let progress = Progress::begin("loading the weights".to_owned());
-    let places = Places { weights: args.weights.as_deref(), remote: Remote::none(), allowed: &[] };
+    let places = Places { weights: &args.weights, data: &args.data, remote: Remote::none(), allowed: &[] };
     let mut engine = weights::engine_for(app, places)?;
     let plan = plan(args);
     let mut runs = Vec::new();

@@ -1,7 +1,9 @@
 //! The options that say what can be painted: `--weights`, `--catalogue`, and those of providers.
 
+use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::remote::{IdeogramArgs, Remote};
+use crate::weights::WeightsArg;
 use app::availability::Availability;
 use domain::catalogue::{App, Catalogue};
 use domain::id::ModelId;
@@ -11,9 +13,8 @@ use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub(crate) struct CatalogueArgs {
-    /// A model folder in the diffusers layout, or a folder of such folders [default: the model inside this program]
-    #[arg(long, value_name = "DIR", env = "PENTIMENTO_WEIGHTS")]
-    weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) weights: WeightsArg,
     /// A file with more apps, or others in the place of built-in ones; its form is that of crates/hub/data/catalogue.toml
     #[arg(long, value_name = "FILE", env = "PENTIMENTO_CATALOGUE")]
     catalogue: Option<PathBuf>,
@@ -31,18 +32,14 @@ pub(crate) struct Offer {
 }
 
 impl CatalogueArgs {
-    pub(crate) fn offer(&self) -> Result<Offer, Failure> {
+    pub(crate) fn offer(&self, data: &DataArg) -> Result<Offer, Failure> {
         let catalogue = match &self.catalogue {
             None => hub::catalogue::built_in(),
             Some(file) => hub::catalogue::with_file(file).map_err(|error| Failure::caused_by(&error))?,
         };
         let registry = hub::registry::built_in();
-        let shelf = match &self.weights {
-            None => Shelf::embedded(),
-            Some(dir) => Shelf::open(dir, &registry).map_err(|error| Failure::caused_by(&error))?,
-        };
         let remote = self.remote.open()?;
-        let shelf = shelf.with_remote(&remote.providers(), &registry);
+        let shelf = self.weights.shelf(data, &registry)?.with_remote(&remote.providers(), &registry);
         Ok(Offer { catalogue, registry, shelf, remote })
     }
 }

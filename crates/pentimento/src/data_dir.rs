@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// The `--data` option, which several commands share.
 #[derive(clap::Args)]
 pub(crate) struct DataArg {
-    /// Where tasks, keys and pictures are kept [default: the user's data folder]
+    /// Where tasks, keys, pictures and pulled weights are kept [default: the user's data folder]
     #[arg(long = "data", value_name = "DIR", env = "PENTIMENTO_DATA", global = true)]
     dir: Option<PathBuf>,
 }

@@ -8,7 +8,6 @@ use hub::registry::Provider;
 use ingest::IpRange;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 
 /// Below this the larger models cannot be loaded, MiB.
@@ -39,15 +38,8 @@ use Finding::{Fine, Warning};
 
 pub(crate) fn run(args: &Args) {
     let dir = args.data.dir();
-    let findings = [
-        cpu(),
-        memory(),
-        data_folder(&dir),
-        disk(&dir),
-        weights(&args.catalogue),
-        providers(&args.catalogue),
-        sources(&args.allow_source),
-    ];
+    let findings =
+        [cpu(), memory(), data_folder(&dir), disk(&dir), weights(args), providers(args), sources(&args.allow_source)];
     for finding in findings {
         match finding {
             Fine(text) => terminal::say(&format!("ok    {text}")),
@@ -122,7 +114,7 @@ fn data_folder(dir: &Path) -> Finding {
 
 fn disk(dir: &Path) -> Finding {
     let place = existing_part(dir);
-    match disk_free_mib(&place) {
+    match hub::disk::free_bytes(&place).map(|bytes| bytes >> 20) {
         None => Warning("disk: this system does not say how much is free".to_owned()),
         Some(free) if free < DISK_MIB_MIN => {
             Warning(format!("disk: {free} MiB free at {}; results of a day may not fit", place.display()))
@@ -131,16 +123,8 @@ fn disk(dir: &Path) -> Finding {
     }
 }
 
-/// Asked of `df`: the standard library does not know.
-fn disk_free_mib(place: &Path) -> Option<u64> {
-    let output = Command::new("df").arg("-Pk").arg(place).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let free_kib: u64 = text.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()?;
-    Some(free_kib / 1024)
-}
-
-fn weights(args: &CatalogueArgs) -> Finding {
-    let offer = match args.offer() {
+fn weights(args: &Args) -> Finding {
+    let offer = match args.catalogue.offer(&args.data) {
         Ok(offer) => offer,
         Err(failure) => return Warning(format!("weights: {failure}")),
     };
@@ -152,9 +136,11 @@ fn weights(args: &CatalogueArgs) -> Finding {
 }
 
 /// Whose keys are here; never the keys.
-fn providers(args: &CatalogueArgs) -> Finding {
+fn providers(args: &Args) -> Finding {
     // What is wrong with the options, the line about weights says.
-    let Ok(offer) = args.offer() else { return Warning("providers: their keys could not be looked for".to_owned()) };
+    let Ok(offer) = args.catalogue.offer(&args.data) else {
+        return Warning("providers: their keys could not be looked for".to_owned());
+    };
     let names = |providers: &[Provider]| providers.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ");
     let (open, in_the_clear) = (offer.remote.providers(), offer.remote.unencrypted());
     if !in_the_clear.is_empty() {

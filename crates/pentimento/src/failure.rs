@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Display};
 use std::process::ExitCode;
 
-/// Ends a command. Exit code 2 for a mistake in how it was called, 1 for everything else.
+/// Ends a command. Exit code 2 for a mistake in how it was called, 130 for Ctrl-C, 1 for everything else.
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
@@ -18,6 +18,10 @@ impl Failure {
 
     pub(crate) fn because(message: impl Display) -> Self {
         Self { message: message.to_string(), code: 1 }
+    }
+
+    pub(crate) fn with_code(message: impl Display, code: u8) -> Self {
+        Self { message: message.to_string(), code }
     }
 
     /// With all its causes, each after the other, still on one line.

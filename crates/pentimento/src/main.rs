@@ -6,10 +6,13 @@ mod catalogue;
 mod data_dir;
 mod doctor;
 mod failure;
+mod huggingface;
 mod keys;
 mod logs;
 mod models;
 mod paint;
+mod pull;
+mod pull_progress;
 mod remote;
 mod serve;
 mod terminal;
@@ -34,7 +37,9 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Make, list and revoke API keys.
     Keys(keys::Args),
-    /// List the apps and the weights that serve them.
+    /// Fetch a model's weights, and those of the models that it needs.
+    Pull(pull::Args),
+    /// List the models and the apps that each serves; verify and remove what was pulled.
     Models(models::Args),
     /// Say whether this machine is fit to serve.
     Doctor(doctor::Args),
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
         Command::Paint(args) => paint::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Keys(args) => keys::run(&args),
+        Command::Pull(args) => pull::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Doctor(args) => {
             doctor::run(&args);

@@ -1,9 +1,10 @@
 //! `pentimento paint`: one picture, without the queue; the same plan and the same engine as the server's.
 
+use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::remote::IdeogramArgs;
 use crate::terminal::{self, Progress};
-use crate::weights::{self, Places, PrecisionArg};
+use crate::weights::{self, Places, PrecisionArg, WeightsArg};
 use domain::catalogue::{App, Catalogue};
 use domain::quantity::Size;
 use domain::request::OutputFormat;
@@ -31,9 +32,10 @@ pub(crate) struct Args {
     /// with the model's defaults]
     #[arg(long)]
     app: Option<String>,
-    /// A model folder in the diffusers layout, or a folder of such folders [default: the model inside this program]
-    #[arg(long, value_name = "DIR", env = "PENTIMENTO_WEIGHTS")]
-    weights: Option<PathBuf>,
+    #[command(flatten)]
+    weights: WeightsArg,
+    #[command(flatten)]
+    data: DataArg,
     /// How far to leave the picture: 0 returns it untouched, 1 disregards it [default: the model's]
     #[arg(long, value_name = "F", value_parser = |text: &str| number(text, 0.0, 1.0))]
     strength: Option<f64>,
@@ -98,9 +100,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let control = args.control_image.as_deref().map(|image| read_picture(args, image)).transpose()?;
     progress.now("loading the weights");
     let begin = Instant::now();
-    let weights = args.weights.as_deref();
-    let mut engine =
-        weights::engine_for(app, Places { weights, remote: args.remote.open()?, allowed: &args.allow_source })?;
+    let (remote, allowed) = (args.remote.open()?, &args.allow_source[..]);
+    let places = Places { weights: &args.weights, data: &args.data, remote, allowed };
+    let mut engine = weights::engine_for(app, places)?;
     let load = begin.elapsed();
     progress.now("painting");
     let plan = plan(args, app, Pictures { source, control });

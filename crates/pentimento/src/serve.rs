@@ -86,7 +86,7 @@ pub(crate) fn range(text: &str) -> Result<IpRange, String> {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     args.logs.begin()?;
-    let offer = args.catalogue.offer()?;
+    let offer = args.catalogue.offer(&args.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::because)?;
     let outcome = runtime.block_on(serve(args, offer));
     // A step of the engine may still run; it has nothing left to say.

@@ -17,6 +17,11 @@ pub(crate) fn complain(text: &str) {
     eprintln!("{text}");
 }
 
+/// A question on standard error; the answer follows on the same line.
+pub(crate) fn question(text: &str) {
+    eprint!("{text}");
+}
+
 /// One line for a person, on standard error if that is a terminal.
 pub(crate) fn remark(text: &str) {
     if std::io::stderr().is_terminal() {

@@ -1,5 +1,7 @@
-//! Which engine a command paints with: the weights of `--weights`, those inside the program, or a provider.
+//! Where a command's engine comes from: the weights of `--weights`, those that were pulled, those inside the program, or
+//! a provider.
 
+use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::remote::{Remote, Sources};
 use domain::catalogue::App;
@@ -9,7 +11,36 @@ use hub::installed::{INDEX_FILE, Shelf};
 use hub::registry::Registry;
 use ingest::IpRange;
 use pipelines::{Engines, Precision};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Below the data folder.
+const WEIGHTS_DIR: &str = "weights";
+
+/// The `--weights` option, which several commands share.
+#[derive(clap::Args)]
+pub(crate) struct WeightsArg {
+    /// A folder of model folders, or one model's own [default: `weights` in the data folder, beside the model inside this
+    /// program]
+    #[arg(id = "weights", long, value_name = "DIR", env = "PENTIMENTO_WEIGHTS", global = true)]
+    dir: Option<PathBuf>,
+}
+
+impl WeightsArg {
+    /// Where a pull puts models, whether or not there is anything yet.
+    pub(crate) fn dir(&self, data: &DataArg) -> PathBuf {
+        self.dir.clone().unwrap_or_else(|| data.dir().join(WEIGHTS_DIR))
+    }
+
+    pub(crate) fn shelf(&self, data: &DataArg, registry: &Registry) -> Result<Shelf, Failure> {
+        let usual = data.dir().join(WEIGHTS_DIR);
+        let shelf = match &self.dir {
+            Some(dir) => Shelf::open(dir, registry),
+            None if usual.is_dir() => Shelf::open_usual(&usual, registry),
+            None => Ok(Shelf::embedded()),
+        };
+        shelf.map_err(|error| Failure::caused_by(&error))
+    }
+}
 
 /// The number formats that `--precision` takes.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -31,7 +62,8 @@ impl From<PrecisionArg> for Precision {
 
 /// Where engines may come from besides the weights inside the program.
 pub(crate) struct Places<'a> {
-    pub(crate) weights: Option<&'a Path>,
+    pub(crate) weights: &'a WeightsArg,
+    pub(crate) data: &'a DataArg,
     pub(crate) remote: Remote,
     /// Ranges that are not public from which a provider's results may be fetched.
     pub(crate) allowed: &'a [IpRange],
@@ -42,7 +74,7 @@ pub(crate) struct Places<'a> {
 pub(crate) fn engine_for(app: &App, places: Places<'_>) -> Result<Box<dyn Engine>, Failure> {
     let registry = hub::registry::built_in();
     let has_provider = |model: &ModelId| registry.get(model).is_some_and(|entry| entry.provider.is_some());
-    match places.weights {
+    match &places.weights.dir {
         _ if app.models.iter().any(has_provider) => from_shelf(app, places, registry),
         Some(folder) if !folder.is_dir() => Err(Failure::because(format!("{}: no such folder", folder.display()))),
         Some(folder) if folder.join(INDEX_FILE).is_file() => {
@@ -53,12 +85,8 @@ pub(crate) fn engine_for(app: &App, places: Places<'_>) -> Result<Box<dyn Engine
 }
 
 fn from_shelf(app: &App, places: Places<'_>, registry: Registry) -> Result<Box<dyn Engine>, Failure> {
-    let Places { weights, remote, allowed } = places;
-    let shelf = match weights {
-        None => Shelf::embedded(),
-        Some(folder) => Shelf::open(folder, &registry).map_err(Failure::because)?,
-    };
-    let shelf = shelf.with_remote(&remote.providers(), &registry);
+    let Places { weights, data, remote, allowed } = places;
+    let shelf = weights.shelf(data, &registry)?.with_remote(&remote.providers(), &registry);
     let model = shelf.usable(&app.models, &registry).map_err(Failure::because)?;
     let local = Engines::new(shelf, registry.clone());
     let sources = Sources { local, remote, registry, allowed: allowed.to_vec() };

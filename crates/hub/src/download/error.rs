@@ -54,6 +54,8 @@ pub enum PullError {
     File(PathBuf, #[source] io::Error),
     #[error("{} is one model's own folder; name a folder of model folders", .0.display())]
     ModelFolder(PathBuf),
+    #[error("{} was not put there by a pull; take it away by hand", .0.display())]
+    NotPulled(PathBuf),
     #[error("another pull of {0} is running")]
     InUse(String),
     #[error(

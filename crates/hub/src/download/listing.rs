@@ -142,7 +142,12 @@ pub(super) fn is_safe(path: &str) -> bool {
 
 async fn page(client: &Client, repository: &str, url: &Url) -> Result<(Vec<u8>, HeaderMap), PullError> {
     let ask = async || {
-        let answer = client.get(url.clone(), &[]).await?;
+        // Who is offline should not have to wait to be told.
+        let unreachable = |error| match error {
+            error @ PullError::Unreachable { .. } => Failed::Final(error),
+            error => error.into(),
+        };
+        let answer = client.get(url.clone(), &[]).await.map_err(unreachable)?;
         if answer.status != StatusCode::OK {
             let what = format!("such revision of {repository}");
             let error = refusal(client, repository, &what, &answer);

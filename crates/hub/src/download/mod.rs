@@ -24,7 +24,7 @@ pub use endpoint::{Endpoint, Token};
 pub use error::PullError;
 pub use progress::{Event, Origin, Progress, Silent};
 pub(crate) use staging::PULL_DIR;
-pub use staging::has_begun;
+pub use staging::{has_begun, remove};
 
 use crate::registry::Source;
 use cache::Cache;

@@ -2,12 +2,13 @@
 
 use super::checksum::Sha256Hex;
 use super::error::PullError;
+use super::listing::is_safe;
 use super::part::Part;
 use super::transfer::Fetched;
 use super::{DISK_RESERVE_BYTES, PARALLEL_MAX, Plan, PlannedFile};
 use crate::disk;
 use crate::installed::INDEX_FILE;
-use crate::record::{Record, RecordedFile};
+use crate::record::{RECORD_FILE, Record, RecordedFile};
 use domain::id::ModelId;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -22,14 +23,32 @@ pub(crate) const PULL_DIR: &str = ".pull";
 pub(super) struct Staging {
     weights: PathBuf,
     dir: PathBuf,
-    lock: File,
+    _lock: Lock,
     writers: Arc<Semaphore>,
 }
 
-impl Drop for Staging {
+/// Held while it lives; the system lets go of it when the process dies.
+struct Lock(File);
+
+impl Lock {
+    fn take(weights: &Path, model: &ModelId) -> Result<Self, PullError> {
+        let dir = weights.join(PULL_DIR);
+        fs::create_dir_all(&dir).map_err(PullError::file(&dir))?;
+        let path = dir.join(format!("{model}.lock"));
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(PullError::file(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(PullError::InUse(model.to_string())),
+            Err(TryLockError::Error(error)) => Err(PullError::File(path, error)),
+        }
+    }
+}
+
+impl Drop for Lock {
     fn drop(&mut self) {
         // Closing would not do while a child, just forked and not yet another program, has the same file open.
-        let _ = self.lock.unlock();
+        let _ = self.0.unlock();
     }
 }
 
@@ -38,19 +57,11 @@ impl Staging {
         if weights.join(INDEX_FILE).is_file() {
             return Err(PullError::ModelFolder(weights.to_owned()));
         }
-        let dir = dir_of(plan, weights);
+        let lock = Lock::take(weights, &plan.model)?;
+        let dir = dir_of(&plan.model, weights);
         fs::create_dir_all(&dir).map_err(PullError::file(&dir))?;
-        let path = dir.with_extension("lock");
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let lock = lock.map_err(PullError::file(&path))?;
-        match lock.try_lock() {
-            Ok(()) => {
-                let writers = Arc::new(Semaphore::new(PARALLEL_MAX));
-                Ok(Self { weights: weights.to_owned(), dir, lock, writers })
-            }
-            Err(TryLockError::WouldBlock) => Err(PullError::InUse(plan.model.to_string())),
-            Err(TryLockError::Error(error)) => Err(PullError::File(path, error)),
-        }
+        let writers = Arc::new(Semaphore::new(PARALLEL_MAX));
+        Ok(Self { weights: weights.to_owned(), dir, _lock: lock, writers })
     }
 
     pub(super) fn check_space(&self, bytes: u64) -> Result<(), PullError> {
@@ -197,29 +208,62 @@ impl Target {
     fn superfluous(&self, plan: &Plan) -> Vec<PathBuf> {
         let State::Ours(record) = &self.state else { return Vec::new() };
         let is_planned = |path: &str| plan.files.iter().any(|file| file.path == path);
-        let old = record.files.iter().filter(|file| super::listing::is_safe(&file.path) && !is_planned(&file.path));
+        let old = record.files.iter().filter(|file| is_safe(&file.path) && !is_planned(&file.path));
         old.map(|file| self.dir.join(&file.path)).collect()
     }
 }
 
 /// The size of what waits under a file's name.
 pub(super) fn whole_bytes(plan: &Plan, weights: &Path, file: &PlannedFile) -> Option<u64> {
-    let found = fs::metadata(whole_path(&dir_of(plan, weights), file)).ok()?;
+    let found = fs::metadata(whole_path(&dir_of(&plan.model, weights), file)).ok()?;
     found.is_file().then_some(found.len())
 }
 
 /// How much of a file has arrived before.
 pub(super) fn part_bytes(plan: &Plan, weights: &Path, file: &PlannedFile) -> u64 {
-    Part::new(&part_path(&dir_of(plan, weights), file)).have(file).0
+    Part::new(&part_path(&dir_of(&plan.model, weights), file)).have(file).0
 }
 
 /// Whether a pull of this model has begun and not ended.
 pub fn has_begun(weights: &Path, model: &ModelId) -> bool {
-    weights.join(PULL_DIR).join(format!("{model}.pull")).is_dir()
+    dir_of(model, weights).is_dir()
 }
 
-fn dir_of(plan: &Plan, weights: &Path) -> PathBuf {
-    weights.join(PULL_DIR).join(format!("{}.pull", plan.model))
+/// Takes away what pulls of this model have brought, and nothing else. Returns how many bytes that were.
+pub fn remove(weights: &Path, model: &ModelId) -> Result<u64, PullError> {
+    let _lock = Lock::take(weights, model)?;
+    let (dir, waiting) = (weights.join(model.as_str()), dir_of(model, weights));
+    let record = Record::read(&dir).ok().flatten();
+    if record.is_none() && !waiting.is_dir() {
+        return Err(PullError::NotPulled(dir));
+    }
+    let mut n_bytes = 0;
+    if waiting.is_dir() {
+        fs::remove_dir_all(&waiting).map_err(PullError::file(&waiting))?;
+    }
+    if let Some(mut record) = record {
+        // From here on nobody takes the model for whole.
+        record.complete = false;
+        record.write(&dir).map_err(PullError::file(&dir))?;
+        for file in record.files.iter().filter(|file| is_safe(&file.path)) {
+            let path = dir.join(&file.path);
+            match fs::remove_file(&path) {
+                Ok(()) => n_bytes += file.bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(PullError::File(path, error)),
+            }
+            // A folder stays while there is something of somebody else's in it.
+            let _ = path.parent().map(fs::remove_dir);
+        }
+        let path = dir.join(RECORD_FILE);
+        fs::remove_file(&path).map_err(PullError::file(&path))?;
+        let _ = fs::remove_dir(&dir);
+    }
+    Ok(n_bytes)
+}
+
+fn dir_of(model: &ModelId, weights: &Path) -> PathBuf {
+    weights.join(PULL_DIR).join(format!("{model}.pull"))
 }
 
 fn whole_path(dir: &Path, file: &PlannedFile) -> PathBuf {

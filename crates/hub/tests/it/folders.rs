@@ -167,3 +167,42 @@ async fn a_disk_that_fills_up_is_told_as_such() {
     assert!(message.starts_with("the disk is full") || message.contains("cannot be used"), "{message}");
     rig.assert_absent();
 }
+
+#[tokio::test]
+async fn a_damaged_file_is_found_and_mended_by_the_next_pull() {
+    let rig = Rig::start().await;
+    rig.pull().await.unwrap();
+    let mut bytes = content();
+    bytes[77] ^= 1;
+    fs::write(rig.folder().join(LARGE), bytes).unwrap();
+    assert!(rig.folder().join(LARGE).exists() && Record::read(&rig.folder()).unwrap().unwrap().is_whole(&rig.folder()));
+    let mut told = Vec::new();
+    let mut record = Record::read(&rig.folder()).unwrap().unwrap();
+    let n_damaged = record.verify(&rig.folder(), |file, damage| told.push((file.path.clone(), damage))).unwrap();
+    assert_eq!(n_damaged, 1);
+    assert!(
+        told.contains(&(LARGE.to_owned(), Some(hub::record::Damage::Hash))) && told.contains(&(SMALL.to_owned(), None))
+    );
+    let shelf = Shelf::open(&rig.weights(), &hub::registry::built_in()).unwrap();
+    assert!(shelf.find(&model()).is_none(), "nobody paints with it");
+    let log = rig.pull().await.unwrap();
+    assert_eq!((log.n_from(Origin::Kept), log.n_from(Origin::Network)), (1, 1));
+    rig.assert_installed();
+}
+
+#[tokio::test]
+async fn what_a_pull_brought_can_be_taken_away_and_nothing_else() {
+    let rig = Rig::start().await;
+    rig.pull().await.unwrap();
+    fs::write(rig.folder().join("notes.txt"), "mine").unwrap();
+    let n_bytes = hub::download::remove(&rig.weights(), &model()).unwrap();
+    assert!(n_bytes > content().len() as u64);
+    assert_eq!(files_below(&rig.folder()), ["notes.txt"]);
+    let message = told(hub::download::remove(&rig.weights(), &model()));
+    assert!(message.contains("was not put there by a pull"), "{message}");
+    fs::remove_file(rig.folder().join("notes.txt")).unwrap();
+    rig.hub.fault(LARGE, [Fault::Status(410, "")]);
+    assert!(rig.pull().await.is_err() && hub::download::has_begun(&rig.weights(), &model()));
+    hub::download::remove(&rig.weights(), &model()).unwrap();
+    assert!(!hub::download::has_begun(&rig.weights(), &model()));
+}

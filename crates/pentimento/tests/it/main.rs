@@ -7,3 +7,4 @@ mod ending;
 mod ideogram;
 mod paint;
 mod process;
+mod pull;

@@ -24,11 +24,17 @@ pub(crate) fn run_with(environment: &[(&str, &str)], args: &[&str]) -> Output {
     command(args).envs(environment.iter().copied()).output().unwrap()
 }
 
-/// Without what the machine's own environment says.
-fn command(args: &[&str]) -> Command {
+/// Without what the machine's own environment says, and what its user has in the usual folders.
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PENTIMENTO_")) {
+    let is_heard = |name: &str| {
+        ["PENTIMENTO_", "HF_", "HUGGING"].iter().any(|begin| name.starts_with(begin)) || name == "SSL_CERT_FILE"
+    };
+    for (name, _) in std::env::vars().filter(|(name, _)| is_heard(name)) {
         command.env_remove(name);
+    }
+    for home in ["HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE"] {
+        command.env(home, concat!(env!("CARGO_TARGET_TMPDIR"), "/nobody"));
     }
     command.args(args);
     command
