@@ -47,13 +47,14 @@ pub struct Plan {
     /// one report it as ignored.
     pub control_image: Option<Picture>,
     pub prompt: String,
-    /// The second encoder's own prompt (T5); `None`: the same.
+    /// The second encoder's own prompt (T5, or SDXL's second CLIP); `None`: the same.
     pub prompt_2: Option<String>,
-    /// `None` differs from an empty one: what to avoid is then not computed at all.
+    /// `None` differs from an empty one: what to avoid is then not computed at all (FLUX), or is zeros (SDXL).
     pub negative_prompt: Option<String>,
-    /// The second encoder's own negative prompt (T5); `None`: the same.
+    /// The second encoder's own negative prompt; `None`: the same.
     pub negative_prompt_2: Option<String>,
-    /// The distilled guidance that the model embeds; `None`: the model's default.
+    /// The distilled guidance that the model embeds (FLUX), or classifier-free guidance, above 1 (SDXL); `None`: the
+    /// model's default.
     pub guidance_scale: Option<f64>,
     /// True classifier-free guidance; `None`: the model's default. Has an effect above 1 with a negative prompt.
     pub true_cfg_scale: Option<f64>,
