@@ -178,6 +178,10 @@ CASES = [
     ),
     redux("flux_redux_weight_0", 45, "image_weight=0: the picture has no effect", prompt=CAR, image_weight=0.0),
     redux(
+        "flux_redux_truecfg", 47, "what is avoided is a text alone, without the picture's tokens",
+        image="in_64x64", width=64, true_cfg_scale=2.5, negative_prompt="blurry", max_sequence_length=512,
+    ),
+    redux(
         "flux_redux_floor", 46, "100x70 is rounded down to 96x64; the picture is looked at as it is",
         image="in_128x96", height=70, width=100, num_inference_steps=2, guidance_scale=3.5,
     ),

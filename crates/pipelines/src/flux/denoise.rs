@@ -10,6 +10,7 @@ use engine::{EngineError, StepReport};
 use models::flux::Input;
 use models::probe::Blind;
 use nn::Result;
+use nn::rope::Rope;
 use nn::values;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -17,6 +18,9 @@ use std::time::Instant;
 /// One call of the transformer.
 struct Call<'a> {
     run: &'a Prepared,
+    embeds: &'a Embeds,
+    /// Of `embeds` and the picture.
+    pe: &'a Rope,
     step: usize,
     guidance: Option<f32>,
 }
@@ -52,10 +56,10 @@ impl FluxEngine {
     fn step(&self, run: &Prepared, texts: &Texts, step: usize, calls: &mut Calls<'_>) -> Result<Vec<Tensor>> {
         let embeds_guidance = self.transformer.config().guidance_embeds;
         let guidance = embeds_guidance.then_some(texts.guidance_scale as f32);
-        let call = Call { run, step, guidance };
-        let mut velocities = self.velocities(&call, &texts.positive, calls)?;
-        if let Some(negative) = &texts.negative {
-            let avoided = self.velocities(&call, negative, calls)?;
+        let call = Call { run, embeds: &texts.positive, pe: &run.pe, step, guidance };
+        let mut velocities = self.velocities(&call, calls)?;
+        if let (Some(embeds), Some(pe)) = (&texts.negative, &run.negative_pe) {
+            let avoided = self.velocities(&Call { embeds, pe, ..call }, calls)?;
             velocities = velocities
                 .iter()
                 .zip(&avoided)
@@ -67,7 +71,7 @@ impl FluxEngine {
     }
 
     /// What the transformer says of every picture of the batch, one after the other: a batch costs time, not memory.
-    fn velocities(&self, call: &Call<'_>, embeds: &Embeds, calls: &mut Calls<'_>) -> Result<Vec<Tensor>> {
+    fn velocities(&self, call: &Call<'_>, calls: &mut Calls<'_>) -> Result<Vec<Tensor>> {
         let timestep = call.run.schedule.timesteps()[call.step] / 1000.0;
         let mut velocities = Vec::with_capacity(call.run.latents.len());
         for (idx, latent) in call.run.latents.iter().enumerate() {
@@ -76,9 +80,8 @@ impl FluxEngine {
                 Conditioning::Channels(channels) => Tensor::cat(&[latent, &channels[idx]], 2)?,
                 Conditioning::Sequence(tokens) => Tensor::cat(&[latent, tokens], 1)?,
             };
-            let pooled = &embeds.pooled;
-            let input =
-                Input { img: &img, txt: &embeds.txt, pooled, timestep, guidance: call.guidance, pe: &call.run.pe };
+            let Embeds { txt, pooled } = call.embeds;
+            let input = Input { img: &img, txt, pooled, timestep, guidance: call.guidance, pe: call.pe };
             let is_first = *calls.n_calls == 0 && idx == 0;
             if is_first {
                 calls.see_inputs(&input)?;

@@ -38,13 +38,11 @@ impl FluxEngine {
             Guide::Tokens { .. } if says_nothing => self.no_text(n_tokens)?,
             _ => self.encode_text(prompt, n_tokens)?,
         };
-        let mut negative = job.negative.map(|negative| self.encode_text(negative, n_tokens)).transpose()?;
+        let negative = job.negative.map(|negative| self.encode_text(negative, n_tokens)).transpose()?;
+        // What is avoided is a text alone, as in the reference implementation.
         if let Guide::Tokens { redux, reference, weight } = job.guide {
             let tokens = (redux.tokens(reference, trace)? * weight)?;
-            // What is avoided is a text; both runs see the reference.
-            for embeds in [Some(&mut positive), negative.as_mut()].into_iter().flatten() {
-                embeds.txt = Tensor::cat(&[&embeds.txt, &tokens], 1)?;
-            }
+            positive.txt = Tensor::cat(&[&positive.txt, &tokens], 1)?;
         }
         see(trace, 0, &positive)?;
         if let Some(negative) = &negative {

@@ -1,6 +1,6 @@
 //! Noise, latents, positions and conditioning: all that a run starts from.
 
-use super::encode::Texts;
+use super::encode::{Embeds, Texts};
 use super::kontext::reference_picture;
 use super::{FluxEngine, Guide, Job, PATCH};
 use crate::canvas::Canvas;
@@ -33,6 +33,8 @@ pub(super) struct Prepared {
     pub(super) conditioning: Conditioning,
     /// Angles of text, picture and conditioning, in this order.
     pub(super) pe: Rope,
+    /// The same with the negative text; of another length with Redux.
+    pub(super) negative_pe: Option<Rope>,
     pub(super) schedule: FlowMatchSchedule,
     pub(super) first_step: usize,
     pub(super) grid: Grid,
@@ -109,14 +111,18 @@ impl FluxEngine {
                 Some(clean) => Ok(((noise * f64::from(mix.noise))? + (clean * f64::from(mix.latent))?)?),
             }
         };
-        let mut positions = text_positions(texts.positive.txt.dim(1)?);
-        positions.extend(image_positions(0, grid.rows, grid.columns));
-        positions.extend(reference_positions);
-        see_positions(trace, &positions, texts.positive.txt.dim(1)?)?;
+        let mut img_positions = image_positions(0, grid.rows, grid.columns);
+        img_positions.extend(reference_positions);
+        let positions = |text: &Embeds| -> Result<Vec<Vec<f64>>> {
+            Ok([text_positions(text.txt.dim(1)?), img_positions.clone()].concat())
+        };
+        let pe = |text: &Embeds| self.transformer.rope(&positions(text)?);
+        see_positions(trace, &positions(&texts.positive)?, texts.positive.txt.dim(1)?)?;
         Ok(Prepared {
             latents: (0..n_pictures).map(start).collect::<Result<_>>()?,
             conditioning,
-            pe: self.transformer.rope(&positions)?,
+            pe: pe(&texts.positive)?,
+            negative_pe: texts.negative.as_ref().map(pe).transpose()?,
             schedule,
             first_step,
             grid,

@@ -91,6 +91,7 @@ recorded_runs! { "flux_", without ["flux_img2img_generators"]:
     flux_redux_scale,
     flux_redux_text,
     flux_redux_text_weight,
+    flux_redux_truecfg,
     flux_redux_weight_0,
     flux_schnell_img2img,
     flux_schnell_img2img_1_step,
