@@ -95,8 +95,7 @@ impl FluxEngine {
         }
         if let Some(picture) = canvas.source().filter(|_| job.starts_from_reference()) {
             let distribution = self.codec.encode(n_encoded, &picture, trace)?;
-            let noise = draws.draw(distribution.mean.dims(), trace)?;
-            clean = Some(pack(&self.codec.scaled(&distribution.sample(&noise)?)?)?);
+            clean = Some(self.sampled(&distribution, &mut draws, trace)?);
             first_step = schedule.first_step(job.strength).min(schedule.n_steps() - 1);
         }
 
@@ -127,6 +126,12 @@ impl FluxEngine {
             first_step,
             grid,
         })
+    }
+
+    /// The reference's latent, one for the whole batch.
+    fn sampled(&self, reference: &LatentDistribution, draws: &mut Draws, trace: &mut dyn Trace) -> Result<Tensor> {
+        let noise = draws.draw(reference.mean.dims(), trace)?;
+        pack(&self.codec.scaled(&reference.sample(&noise)?)?)
     }
 
     /// The control picture's latents. Unlike the reference's, they are sampled for each picture of the batch.
