@@ -26,7 +26,8 @@ VAE_TOLERANCE = 3e-4
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    whats = ["noise", "schedules", "layers", "siglip", "tokens", "refusals", "canny", "depth", "kontext", "models", "cases", "check"]
+    whats = ["noise", "schedules", "layers", "siglip", "tokens", "refusals", "canny", "depth", "kontext", "formats"]
+    whats += ["models", "cases", "check"]
     parser.add_argument("what", choices=whats)
     parser.add_argument("names", nargs="*", help="of models or cases; all when left out")
     parser.add_argument("--goldens", type=Path, default=HERE / "goldens", help="the folder read and written")
@@ -55,6 +56,12 @@ def main() -> int:
             depth.record_depth(goldens)
         case "kontext":
             kontext.record_kontext_sizes(goldens / "kontext_sizes.json", goldens)
+        case "formats":
+            require_pinned_versions("requirements-formats.txt")
+            # Its packages are asked for by no other kind of answer.
+            from reference import formats
+
+            formats.record_formats(goldens / "formats", goldens)
         case "models":
             for name in names or [*models.MODELS, redux.MODEL, *sdxl.MODELS, *depth.MODELS]:
                 build(name, goldens)
@@ -118,14 +125,14 @@ def chosen(names: list[str]) -> list[recorder.Case]:
     return [known[name] for name in names] or CASES
 
 
-def require_pinned_versions() -> None:
+def require_pinned_versions(file: str = "requirements.txt") -> None:
     """Another version is another reference."""
-    for line in (HERE / "requirements.txt").read_text().splitlines():
+    for line in (HERE / file).read_text().splitlines():
         name, _, pinned = line.partition("==")
         # What follows a plus tells for which accelerator a package was built.
         installed = version(name).partition("+")[0]
         if pinned and installed != pinned:
-            sys.exit(f"{name} is {installed}, and the goldens are of {pinned}: pip install -r requirements.txt")
+            sys.exit(f"{name} is {installed}, and the goldens are of {pinned}: pip install -r {file}")
 
 
 if __name__ == "__main__":

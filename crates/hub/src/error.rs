@@ -12,10 +12,14 @@ pub enum HubError {
     Field { file: String, entry: String, field: String, problem: String },
     #[error("{0} cannot be read")]
     Unreadable(PathBuf, #[source] std::io::Error),
-    #[error("{0} holds no model: neither a model_index.json nor folders with one")]
+    #[error(
+        "{0} holds no model: neither a model_index.json, nor folders or files of weights that are named by their models"
+    )]
     NoModel(PathBuf),
     #[error("{0} is not complete; pull the model again")]
     Incomplete(PathBuf),
+    #[error("{model} is there twice: {first} and {second}")]
+    Twice { model: String, first: PathBuf, second: PathBuf },
     #[error("{path}: {problem}")]
     Index { path: PathBuf, problem: String },
 }

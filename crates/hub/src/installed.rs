@@ -8,6 +8,7 @@ use crate::registry::{ModelEntry, Provider, Registry};
 use domain::id::ModelId;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub const INDEX_FILE: &str = "model_index.json";
 /// The file of a model that is one component alone (a depth estimator), which has no index.
 const COMPONENT_FILE: &str = "config.json";
+/// What files of weights end in. What is in them is for engines to tell.
+const WEIGHT_EXTENSIONS: [&str; 2] = ["safetensors", "gguf"];
 /// The model that is always there.
 const EMBEDDED_MODEL: &str = "pentimento-nano";
 static EMBEDDED: &[EmbeddedFile] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
@@ -22,8 +25,10 @@ static EMBEDDED: &[EmbeddedFile] = include!(concat!(env!("OUT_DIR"), "/embedded.
 /// Where installed weights are.
 #[derive(Clone, Debug)]
 pub enum Installed {
-    /// A folder in the diffusers layout.
+    /// A folder in the diffusers layout, or of loose files.
     Folder(PathBuf),
+    /// One file with all of a model.
+    File(PathBuf),
     /// Inside the program; paths as in a folder.
     Embedded(&'static [EmbeddedFile]),
 }
@@ -78,9 +83,9 @@ impl Shelf {
         Self { is_elsewhere: false, models, remote: BTreeSet::new() }
     }
 
-    /// Also the models of a folder: a folder of model folders, each named by its model, or one model's own folder.
-    /// A model in the folder goes before the embedded one of the same name. One that a pull has not completed is not
-    /// there.
+    /// Also the models of a folder: a folder of model folders and of single files, each named by its model, or one
+    /// model's own folder. A model in the folder goes before the embedded one of the same name. One that a pull has not
+    /// completed is not there.
     pub fn open(dir: &Path, registry: &Registry) -> Result<Self, HubError> {
         let mut shelf = Self::open_usual(dir, registry)?;
         shelf.is_elsewhere = true;
@@ -99,19 +104,23 @@ impl Shelf {
             shelf.models.insert(model, Installed::Folder(dir));
             return Ok(shelf);
         }
+        let named = named_by(dir.file_name(), registry);
+        if let Some(model) = named.filter(|_| has_loose_weights(&dir) && is_complete(&dir)) {
+            shelf.models.insert(model, Installed::Folder(dir));
+            return Ok(shelf);
+        }
         let (mut n_found, mut n_other) = (0, 0);
         let unreadable = |error| HubError::Unreadable(dir.clone(), error);
         for entry in fs::read_dir(&dir).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
-            let id = path.file_name().and_then(|name| name.to_str()).and_then(ModelId::parse);
-            match id.filter(|id| holds_model(&path, id, registry)) {
-                Some(id) if is_complete(&path) => {
-                    shelf.models.insert(id, Installed::Folder(path));
+            match model_at(&path, registry) {
+                Some((id, installed)) => {
+                    shelf.add(id, installed)?;
                     n_found += 1;
                 }
                 // Models that are not complete, and where pulls wait.
-                _ if path.join(RECORD_FILE).exists() || path.ends_with(PULL_DIR) => {}
-                _ => n_other += 1,
+                None if path.join(RECORD_FILE).exists() || path.ends_with(PULL_DIR) => {}
+                None => n_other += 1,
             }
         }
         // An empty folder is a place for weights to come; one with other things in it is more likely a mistake.
@@ -129,6 +138,18 @@ impl Shelf {
     /// Whether this is a remote model that may be called.
     pub fn is_remote(&self, id: &ModelId) -> bool {
         self.remote.contains(id)
+    }
+
+    fn add(&mut self, id: ModelId, installed: Installed) -> Result<(), HubError> {
+        let paths = |installed: &Installed| match installed {
+            Installed::Folder(path) | Installed::File(path) => Some(path.clone()),
+            Installed::Embedded(_) => None,
+        };
+        let added = paths(&installed);
+        match (self.models.insert(id.clone(), installed).as_ref().and_then(paths), added) {
+            (Some(first), Some(second)) => Err(HubError::Twice { model: id.to_string(), first, second }),
+            _ => Ok(()),
+        }
     }
 
     pub fn find(&self, id: &ModelId) -> Option<&Installed> {
@@ -155,6 +176,12 @@ impl Shelf {
 
     pub fn list(&self) -> impl Iterator<Item = (&ModelId, &Installed)> {
         self.models.iter()
+    }
+
+    /// Whether the folder that was opened has one of these.
+    pub fn has_any(&self, ids: &[ModelId]) -> bool {
+        let on_disk = |id| self.find(id).is_some_and(|installed| !matches!(installed, Installed::Embedded(_)));
+        ids.iter().any(on_disk)
     }
 
     /// The first of these that is installed with all that it needs, or may be called, and that this version can paint
@@ -201,9 +228,37 @@ impl Shelf {
     }
 }
 
-/// Any folder with an index, and one with a single component if a model that we know has its name.
+/// A model folder or file within a folder of them.
+fn model_at(path: &Path, registry: &Registry) -> Option<(ModelId, Installed)> {
+    if is_weights(path) {
+        let id = ModelId::parse(path.file_stem()?.to_str()?)?;
+        return Some((id, Installed::File(path.to_owned())));
+    }
+    let id = ModelId::parse(path.file_name()?.to_str()?)?;
+    let holds = holds_model(path, &id, registry) && is_complete(path);
+    holds.then(|| (id, Installed::Folder(path.to_owned())))
+}
+
+/// Any folder with an index or with loose weights, and one with a single component if a model that we know has its name.
 fn holds_model(dir: &Path, id: &ModelId, registry: &Registry) -> bool {
-    dir.join(INDEX_FILE).is_file() || (registry.get(id).is_some() && dir.join(COMPONENT_FILE).is_file())
+    let is_component = || registry.get(id).is_some() && dir.join(COMPONENT_FILE).is_file();
+    dir.join(INDEX_FILE).is_file() || has_loose_weights(dir) || is_component()
+}
+
+/// Whether files of weights lie right in a folder.
+pub fn has_loose_weights(folder: &Path) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| is_weights(&entry.path()))
+}
+
+fn is_weights(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| WEIGHT_EXTENSIONS.contains(&extension)) && path.is_file()
+}
+
+/// The known model of this name.
+fn named_by(name: Option<&OsStr>, registry: &Registry) -> Option<ModelId> {
+    let id = name?.to_str().and_then(ModelId::parse)?;
+    registry.get(&id).is_some().then_some(id)
 }
 
 /// Whether all is there that a pull said it would bring; a folder that no pull made speaks for itself.
@@ -217,8 +272,7 @@ fn is_complete(dir: &Path) -> bool {
 
 /// A folder named by a model is that model; any other is known by its pipeline.
 fn model_of_folder(dir: &Path, registry: &Registry) -> Result<ModelId, HubError> {
-    let named = dir.file_name().and_then(|name| name.to_str()).and_then(ModelId::parse);
-    if let Some(id) = named.filter(|id| registry.get(id).is_some()) {
+    if let Some(id) = named_by(dir.file_name(), registry) {
         return Ok(id);
     }
     let path = dir.join(INDEX_FILE);
@@ -276,6 +330,29 @@ mod tests {
         model_folder(&other, "KandinskyPipeline");
         let error = Shelf::open(&other, &registry::built_in()).unwrap_err().to_string();
         assert!(error.contains("KandinskyPipeline"), "{error}");
+    }
+
+    #[test]
+    fn loose_files_are_models_by_the_name_of_their_folder_or_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |path: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        };
+        file("flux-dev/flux1-dev.gguf");
+        file("flux-dev/ae.safetensors");
+        file("sdxl-base.safetensors");
+        file("cartoon/notes.txt");
+        let shelf = Shelf::open(dir.path(), &registry::built_in()).unwrap();
+        assert!(matches!(shelf.find(&id("flux-dev")), Some(Installed::Folder(_))));
+        assert!(matches!(shelf.find(&id("sdxl-base")), Some(Installed::File(_))));
+        assert!(shelf.find(&id("cartoon")).is_none());
+        let one = Shelf::open(&dir.path().join("flux-dev"), &registry::built_in()).unwrap();
+        assert!(one.find(&id("flux-dev")).is_some() && one.find(&id("ae")).is_none());
+        file("sdxl-base/model_index.json");
+        let error = Shelf::open(dir.path(), &registry::built_in()).unwrap_err().to_string();
+        assert!(error.starts_with("sdxl-base is there twice: "), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod dinov2;
 mod embed;
 mod encoder;
 pub mod flux;
+pub mod layout;
 pub mod probe;
 pub mod redux;
 mod resnet;

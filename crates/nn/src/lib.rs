@@ -3,7 +3,9 @@
 //! A layer holds f32 weights, takes and gives f32 tensors on the CPU, and knows nothing of models. Precision is a
 //! property of a layer, never a second copy of a model.
 
+pub mod assembly;
 pub mod attention;
+pub mod checkpoint;
 pub mod conv;
 pub mod embedding;
 mod error;
@@ -13,6 +15,7 @@ pub mod linear;
 pub mod norm;
 pub mod rope;
 pub mod values;
+pub mod view;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -1,12 +1,12 @@
 //! Weights by prefix walk: the Rust tree follows the checkpoint's names, and what does not fit is an error that lists it.
 
-use crate::files::{FileBytes, ModelFiles};
+use crate::assembly::{Delta, Piece};
+use crate::checkpoint::Checkpoint;
+use crate::files::ModelFiles;
+use crate::view::View;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The tensors of one component below a prefix. Cheap to clone; all clones keep one account of what was used.
@@ -18,16 +18,16 @@ pub struct Weights {
 
 struct Shared {
     component: String,
-    files: Vec<FileBytes>,
     entries: BTreeMap<String, Entry>,
+    deltas: Vec<Delta>,
     account: Mutex<Account>,
 }
 
 struct Entry {
-    file: usize,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Range<usize>,
+    checkpoint: Arc<Checkpoint>,
+    /// What the checkpoint calls it.
+    stored: String,
+    view: View,
 }
 
 #[derive(Default)]
@@ -38,23 +38,21 @@ struct Account {
 }
 
 impl Weights {
-    /// Opens a component's folder: its sharded index, or its one file, in full or half precision.
+    /// Opens a component: its folder's sharded index or one file, in full or half precision, or what an assembly has
+    /// in the place of a folder.
     pub fn open(files: &ModelFiles, component: &str) -> Result<Self> {
-        let names = shard_names(files, component)?;
-        let mut shards = Vec::new();
-        let mut entries = BTreeMap::new();
-        for name in names {
-            let path = format!("{component}/{name}");
-            let malformed = |reason: String| Error::Malformed { path: files.display(&path), reason };
-            let bytes = files
-                .bytes(&path)?
-                .ok_or_else(|| malformed("the index names this file, but it is not there".into()))?;
-            index_shard(&bytes, shards.len(), &mut entries).map_err(malformed)?;
-            shards.push(bytes);
-        }
-        let account = Mutex::default();
-        let shared = Shared { component: component.to_owned(), files: shards, entries, account };
+        let deltas = match files {
+            ModelFiles::Assembled(assembly) => assembly.deltas.get(component).cloned().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let entries = entries(files, component)?;
+        let shared = Shared { component: component.to_owned(), entries, deltas, account: Mutex::default() };
         Ok(Self { shared: Arc::new(shared), prefix: String::new() })
+    }
+
+    /// Names and shapes of everything that was opened, in the order of names.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.shared.entries.iter().map(|(name, entry)| (name.as_str(), entry.view.shape()))
     }
 
     /// Descends one or more segments.
@@ -88,15 +86,15 @@ impl Weights {
             return zeros(shape);
         };
         self.account().used.insert(full_name.clone());
-        if entry.shape != shape {
-            self.account().mismatched.push(format!("{full_name} ({:?} instead of {shape:?})", entry.shape));
+        let found = entry.view.shape();
+        if found != shape {
+            self.account().mismatched.push(format!("{full_name} ({found:?} instead of {shape:?})"));
             return zeros(shape);
         }
-        let bytes = &self.shared.files[entry.file][entry.bytes.clone()];
-        let values = to_f32(bytes, entry.dtype).ok_or_else(|| Error::Malformed {
-            path: full_name,
-            reason: format!("{:?} is not a float type", entry.dtype),
-        })?;
+        let mut values = entry.checkpoint.read(&entry.stored, &entry.view)?;
+        for delta in self.shared.deltas.iter().filter(|delta| delta.name == full_name) {
+            delta.add_to(&mut values, shape)?;
+        }
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
@@ -127,6 +125,35 @@ impl Weights {
     fn account(&self) -> std::sync::MutexGuard<'_, Account> {
         self.shared.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn entries(files: &ModelFiles, component: &str) -> Result<BTreeMap<String, Entry>> {
+    let ModelFiles::Assembled(assembly) = files else { return entries_of_folder(files, component) };
+    let Some(pieces) = assembly.pieces.get(component) else { return entries(&assembly.below, component) };
+    let entry = |piece: &Piece| {
+        let (checkpoint, view) = (Arc::clone(&piece.checkpoint), piece.view.clone());
+        (piece.name.clone(), Entry { checkpoint, stored: piece.stored.clone(), view })
+    };
+    Ok(pieces.iter().map(entry).collect())
+}
+
+fn entries_of_folder(files: &ModelFiles, component: &str) -> Result<BTreeMap<String, Entry>> {
+    let mut entries = BTreeMap::new();
+    for name in shard_names(files, component)? {
+        let path = format!("{component}/{name}");
+        let malformed = |reason: String| Error::Malformed { path: files.display(&path), reason };
+        let bytes =
+            files.bytes(&path)?.ok_or_else(|| malformed("the index names this file, but it is not there".into()))?;
+        let checkpoint = Arc::new(Checkpoint::open(files.display(&path), bytes)?);
+        for (name, shape) in checkpoint.shapes() {
+            let entry =
+                Entry { checkpoint: Arc::clone(&checkpoint), stored: name.to_owned(), view: View::whole(shape) };
+            if entries.insert(name.to_owned(), entry).is_some() {
+                return Err(malformed(format!("{name} lies in two shards")));
+            }
+        }
+    }
+    Ok(entries)
 }
 
 /// The file names of a component, by the conventions of diffusers and transformers.
@@ -163,42 +190,14 @@ fn indexed_names(text: &str) -> std::result::Result<Vec<String>, String> {
     }
 }
 
-fn index_shard(bytes: &[u8], file: usize, entries: &mut BTreeMap<String, Entry>) -> std::result::Result<(), String> {
-    let (header_len, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let data_start = header_len + 8;
-    for (name, info) in metadata.tensors() {
-        let (start, end) = info.data_offsets;
-        let entry =
-            Entry { file, dtype: info.dtype, shape: info.shape.clone(), bytes: data_start + start..data_start + end };
-        if entries.insert(name.clone(), entry).is_some() {
-            return Err(format!("{name} lies in two shards"));
-        }
-    }
-    Ok(())
-}
-
 fn zeros(shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu)?)
-}
-
-/// Widens any float type to f32; f64 alone is narrowed. `None`: not a float type.
-fn to_f32(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
-    fn convert<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
-        let element = |bytes: &[u8]| value(bytes.try_into().expect("chunks have N bytes, this is a bug"));
-        bytes.par_chunks_exact(N).with_min_len(1 << 16).map(element).collect()
-    }
-    match dtype {
-        Dtype::F32 => Some(convert(bytes, f32::from_le_bytes)),
-        Dtype::BF16 => Some(convert(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
-        Dtype::F16 => Some(convert(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
-        Dtype::F64 => Some(convert(bytes, |b| f64::from_le_bytes(b) as f32)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
     fn weights(tensors: &[(&str, &[f32])]) -> Weights {
@@ -250,14 +249,5 @@ mod tests {
     fn an_index_cannot_leave_its_folder() {
         assert!(indexed_names(r#"{"weight_map":{"a":"../b.safetensors"}}"#).is_err());
         assert!(indexed_names(r#"{"weight_map":{"a":"x-1.safetensors","b":"x-1.safetensors"}}"#).unwrap().len() == 1);
-    }
-
-    #[test]
-    fn half_types_widen_exactly() {
-        let value = 1.5f32;
-        assert_eq!(to_f32(&half::bf16::from_f32(value).to_le_bytes(), Dtype::BF16), Some(vec![value]));
-        assert_eq!(to_f32(&half::f16::from_f32(value).to_le_bytes(), Dtype::F16), Some(vec![value]));
-        assert_eq!(to_f32(&1.5f64.to_le_bytes(), Dtype::F64), Some(vec![value]));
-        assert_eq!(to_f32(&[0; 8], Dtype::I64), None);
     }
 }

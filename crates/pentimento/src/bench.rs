@@ -52,7 +52,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let catalogue = hub::catalogue::built_in();
     let app = catalogue.by_slug("flux-dev").ok_or_else(|| Failure::because("the catalogue has no flux-dev"))?;
     let progress = Progress::begin("loading the weights".to_owned());
-    let places = Places { weights: &args.weights, data: &args.data, remote: Remote::none(), allowed: &[] };
+    let remote = Remote::none();
+    let places = Places { weights: &args.weights, data: &args.data, loras: &[], remote, allowed: &[] };
     let mut engine = weights::engine_for(app, places)?;
     let plan = plan(args);
     let mut runs = Vec::new();

@@ -88,6 +88,7 @@ fn rows(offer: &Offer, weights: &Path) -> Vec<Row> {
         let bytes = match offer.shelf.find(id) {
             Some(Installed::Embedded(files)) => files.iter().map(|file| file.bytes.len() as u64).sum(),
             Some(Installed::Folder(dir)) => bytes_below(dir),
+            Some(Installed::File(file)) => fs::metadata(file).map_or(0, |found| found.len()),
             None => 0,
         };
         Row { id: id.clone(), state: state(offer, weights, id), bytes, apps }
@@ -99,7 +100,7 @@ fn state(offer: &Offer, weights: &Path, id: &ModelId) -> State {
     let entry = offer.registry.get(id);
     match (offer.shelf.find(id), entry.map(|entry| entry.origin)) {
         (Some(Installed::Embedded(_)), _) => State::Embedded,
-        (Some(Installed::Folder(_)), _) => State::Installed,
+        (Some(Installed::Folder(_) | Installed::File(_)), _) => State::Installed,
         (None, Some(Origin::Remote)) if offer.shelf.is_remote(id) => State::Remote,
         (None, Some(Origin::Remote)) => State::RemoteWithoutKey,
         _ if download::has_begun(weights, id) || weights.join(id.as_str()).join(hub::record::RECORD_FILE).exists() => {

@@ -11,6 +11,7 @@ use domain::request::OutputFormat;
 use engine::{Fit, Output, Plan};
 use imaging::{Metadata, Picture};
 use ingest::{FetchPolicy, Fetcher, IpRange};
+use pipelines::assembly::Lora;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     weights: WeightsArg,
     #[command(flatten)]
     data: DataArg,
+    /// A LoRA that changes the weights, and how strongly [default scale: 1]; may be repeated.
+    #[arg(long, value_name = "FILE[:SCALE]", value_parser = weights::lora)]
+    lora: Vec<Lora>,
     /// How far to leave the picture: 0 returns it untouched, 1 disregards it [default: the model's]
     #[arg(long, value_name = "F", value_parser = |text: &str| number(text, 0.0, 1.0))]
     strength: Option<f64>,
@@ -100,8 +104,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let control = args.control_image.as_deref().map(|image| read_picture(args, image)).transpose()?;
     progress.now("loading the weights");
     let begin = Instant::now();
-    let (remote, allowed) = (args.remote.open()?, &args.allow_source[..]);
-    let places = Places { weights: &args.weights, data: &args.data, remote, allowed };
+    let places = Places {
+        weights: &args.weights,
+        data: &args.data,
+        loras: &args.lora,
+        remote: args.remote.open()?,
+        allowed: &args.allow_source,
+    };
     let mut engine = weights::engine_for(app, places)?;
     let load = begin.elapsed();
     progress.now("painting");

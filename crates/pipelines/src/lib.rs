@@ -2,6 +2,7 @@
 //!
 //! A mode of image-to-image is a `Conditioning` made in `prepare`, never another pipeline.
 
+pub mod assembly;
 mod canvas;
 mod codec;
 mod control;
@@ -17,4 +18,4 @@ pub mod tokenizer;
 pub mod trace;
 mod vision;
 
-pub use engines::{Engines, Parts, Precision, load_folder};
+pub use engines::{Engines, Parts, Precision, load_weights};

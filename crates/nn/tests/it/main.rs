@@ -1,4 +1,5 @@
 //! The layers against the reference's.
 
+mod blocks;
 mod layers;
 mod resampling;

@@ -2,6 +2,7 @@
 
 mod conditioning;
 mod depth;
+mod formats;
 mod golden;
 mod parity;
 mod sdxl;
