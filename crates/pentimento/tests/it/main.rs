@@ -5,6 +5,7 @@ mod commands;
 mod crash;
 mod ending;
 mod ideogram;
+mod loose;
 mod paint;
 mod process;
 mod pull;

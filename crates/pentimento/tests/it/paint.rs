@@ -5,11 +5,11 @@ use imaging::Picture;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn goldens() -> PathBuf {
+pub(crate) fn goldens() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../parity/goldens"))
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -31,12 +31,12 @@ pub(crate) fn weights(models: &[(&str, &str)]) -> tempfile::TempDir {
     dir
 }
 
-fn input(name: &str) -> String {
+pub(crate) fn input(name: &str) -> String {
     goldens().join(format!("inputs/{name}.png")).display().to_string()
 }
 
 /// Paints, and returns the picture or what the program said instead.
-fn paint(weights: &Path, image: &str, prompt: &str, options: &[&str]) -> Result<Picture, String> {
+pub(crate) fn paint(weights: &Path, image: &str, prompt: &str, options: &[&str]) -> Result<Picture, String> {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out.png");
     let fixed = ["paint", image, prompt, "--output", out.to_str().unwrap(), "--weights", weights.to_str().unwrap()];

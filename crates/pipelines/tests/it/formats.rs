@@ -9,6 +9,7 @@ use nn::files::ModelFiles;
 use pipelines::Parts;
 use pipelines::assembly::{self, Lora, Opened};
 use pipelines::flux::FluxEngine;
+use pipelines::sdxl::SdxlEngine;
 use pipelines::tokenizer::{ClipTokenizer, T5Tokenizer};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -275,6 +276,19 @@ fn loose_files_paint_what_their_folder_paints() {
     let case = Case::open("flux_img2img");
     let paint = |mut engine: FluxEngine| engine.run(&plan(&case), &mut Unobserved).unwrap().images;
     assert!(paint(engine(opened(loose_flux("").path()))) == paint(case.engine()));
+}
+
+#[test]
+fn a_checkpoint_of_sdxl_paints_what_its_folder_paints() {
+    let dir = with_small_files("sdxl-tiny", &SDXL_SMALL);
+    write(&dir.path().join("anything.safetensors"), &single_sdxl());
+    let case = Case::open("sdxl_img2img");
+    let plan = Plan { steps: Some(2), strength: Some(1.0), size: None, ..plan(&Case::open("flux_img2img")) };
+    let paint = |files: ModelFiles| {
+        let mut engine = SdxlEngine::load(ModelId::parse("loose").unwrap(), &files).unwrap();
+        engine.run(&Plan { source: case.source(), ..plan.clone() }, &mut Unobserved).unwrap().images
+    };
+    assert!(paint(opened(dir.path())) == paint(ModelFiles::Folder(model("sdxl-tiny"))));
 }
 
 #[test]
