@@ -272,7 +272,10 @@ async fn other_weights_under_a_known_name_are_refused() {
     // A revision that the operator names is the operator's business.
     rig.run(&["pull", "flux-schnell", "--yes", "--revision", "refs/pr/1"]).fine();
     assert!(rig.hub.asked().iter().any(|asked| asked.path.ends_with("/revision/refs%2Fpr%2F1")));
-    assert!(rig.run(&["models"]).fine().row("flux-schnell").contains("installed"));
+    let models = rig.run(&["models"]).fine();
+    assert!(models.row("flux-schnell").contains("installed"));
+    let app = models.out.lines().find(|line| line.contains(crate::process::FLUX_DEV)).unwrap();
+    assert!(app.contains("flux-schnell"), "what is pulled serves: {app}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
