@@ -292,6 +292,42 @@ fn a_checkpoint_of_sdxl_paints_what_its_folder_paints() {
 }
 
 #[test]
+fn loose_files_of_redux_hold_the_tensors_of_its_folder() {
+    let dir = with_small_files("flux-redux-tiny", &[]);
+    let folder = ModelFiles::Folder(model("flux-redux-tiny"));
+    write(&dir.path().join("a.safetensors"), &tensors(&folder, "image_encoder"));
+    write(&dir.path().join("b.safetensors"), &tensors(&folder, "image_embedder"));
+    let files = opened(dir.path());
+    check_same(&files, "flux-redux-tiny", &["image_encoder", "image_embedder"]);
+    let told = |path: &str| -> Value { serde_json::from_str(&files.text(path).unwrap()).unwrap() };
+    let theirs = |path: &str| json(&model("flux-redux-tiny").join(path));
+    assert_eq!(told("model_index.json")["_class_name"], theirs("model_index.json")["_class_name"]);
+    for (path, hidden) in [
+        ("image_encoder/config.json", "num_attention_heads"),
+        ("image_embedder/config.json", ""),
+        ("feature_extractor/preprocessor_config.json", ""),
+    ] {
+        for (key, value) in told(path).as_object().unwrap().iter().filter(|(key, _)| *key != hidden) {
+            assert_eq!(Some(value), theirs(path).get(key), "{path}: {key}");
+        }
+    }
+}
+
+#[test]
+fn a_control_model_is_told_from_its_channels() {
+    let dir =
+        with_small_files("flux-control-tiny", &[&FLUX_SMALL[..], &["text_encoder", "tokenizer_2", "vae"]].concat());
+    let folder = ModelFiles::Folder(model("flux-control-tiny"));
+    write(&dir.path().join("a.safetensors"), &tensors(&folder, "transformer"));
+    write(&dir.path().join("b.safetensors"), &tensors(&folder, "text_encoder_2"));
+    assert!(opened(dir.path()).text("model_index.json").unwrap().contains("FluxControlPipeline"));
+    // SDXL's autoencoder has other latents.
+    std::fs::remove_dir_all(dir.path().join("vae")).unwrap();
+    copy(&model("sdxl-tiny").join("vae"), &dir.path().join("vae"));
+    assert!(refusal(dir.path()).contains("it paints 64 channels a token; the autoencoder has 4 a latent"));
+}
+
+#[test]
 fn what_is_missing_twice_or_too_much_is_named() {
     let dir = loose_flux("");
     std::fs::rename(dir.path().join("b.safetensors"), dir.path().join("b.elsewhere")).unwrap();
