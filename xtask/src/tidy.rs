@@ -11,6 +11,7 @@ mod links;
 mod logs;
 mod manifest;
 mod once;
+mod proofs;
 mod shape;
 mod source;
 mod text;
@@ -48,6 +49,7 @@ fn check(root: &Path) -> Result<Vec<Finding>, String> {
         }
     }
     links::check(&files, root, &mut findings);
+    proofs::check(&files, &mut findings);
     arrows::check(&files, &mut findings);
     licences::check(&files, root, &mut findings);
     once::check(root, &mut findings);

@@ -387,7 +387,11 @@ mod tests {
             "{}",
             message("flux-pulid")
         );
-        assert!(message("cartoon").contains("any SDXL checkpoint in the diffusers layout"), "{}", message("cartoon"));
+        assert!(
+            message("cartoon").contains("any SDXL checkpoint, a folder or one file, or a LoRA for sdxl-base"),
+            "{}",
+            message("cartoon")
+        );
         assert_eq!(
             message("ideogram-remix"),
             "Ideogram Remix is an API of its owner's, not weights; put its key into the environment variable \

@@ -56,6 +56,16 @@ impl fmt::Debug for Assembly {
 }
 
 impl Delta {
+    /// Whether it is the same change.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let ((up, view), (other_up, other_view)) = (&self.up, &other.up);
+        self.name == other.name
+            && self.factor.to_bits() == other.factor.to_bits()
+            && view == other_view
+            && self.checkpoint.has_same(up, &other.checkpoint, other_up)
+            && self.checkpoint.has_same(&self.down, &other.checkpoint, &other.down)
+    }
+
     /// Adds the change to a tensor of this shape, row-major.
     pub(crate) fn add_to(&self, values: &mut [f32], shape: &[usize]) -> Result<()> {
         let (up, up_view) = &self.up;

@@ -13,10 +13,21 @@ pub enum Error {
     /// Every tensor that does not fit, at once, so that one look tells what is wrong with a checkpoint.
     #[error("the weights of {component} do not fit: {}", summary(.missing, .unused, .mismatched))]
     DoNotFit { component: String, missing: Vec<String>, unused: Vec<String>, mismatched: Vec<String> },
+    #[error(
+        "the weights of {component} take {} of memory, and weights may take {}",
+        mebibytes(*.bytes),
+        mebibytes(*.budget)
+    )]
+    OverBudget { component: String, bytes: u64, budget: u64 },
     #[error("{0}")]
     Shape(String),
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+/// Rounded up, so that what does not fit never reads as if it did.
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 fn summary(missing: &[String], unused: &[String], mismatched: &[String]) -> String {

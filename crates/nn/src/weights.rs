@@ -55,6 +55,28 @@ impl Weights {
         self.shared.entries.iter().map(|(name, entry)| (name.as_str(), entry.view.shape()))
     }
 
+    /// Bytes that all of its tensors take in memory, as f32.
+    pub fn bytes_in_memory(&self) -> u64 {
+        let n_values = |shape: &[usize]| shape.iter().fold(1u64, |n, side| n.saturating_mul(*side as u64));
+        let values = self.shapes().map(|(_, shape)| n_values(shape)).fold(0, u64::saturating_add);
+        values.saturating_mul(size_of::<f32>() as u64)
+    }
+
+    /// Whether these are the same tensors, byte for byte, with the same changes. Reads no more than it must to know.
+    pub fn is(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.shared, &other.shared);
+        let alike = |(a, b): ((&String, &Entry), (&String, &Entry))| a.0 == b.0 && a.1.view == b.1.view;
+        ours.entries.len() == theirs.entries.len()
+            && ours.deltas.len() == theirs.deltas.len()
+            && ours.entries.iter().zip(&theirs.entries).all(alike)
+            && ours.deltas.iter().zip(&theirs.deltas).all(|(a, b)| a.is(b))
+            && ours
+                .entries
+                .values()
+                .zip(theirs.entries.values())
+                .all(|(a, b)| a.checkpoint.has_same(&a.stored, &b.checkpoint, &b.stored))
+    }
+
     /// Descends one or more segments.
     #[must_use]
     pub fn at(&self, segment: impl std::fmt::Display) -> Self {

@@ -2,6 +2,7 @@
 
 use crate::data_dir::DataArg;
 use crate::failure::Failure;
+use crate::memory::MemoryArgs;
 use crate::remote::Remote;
 use crate::terminal::{self, Progress};
 use crate::weights::{self, Places, PrecisionArg, WeightsArg};
@@ -18,6 +19,8 @@ pub(crate) struct Args {
     weights: WeightsArg,
     #[command(flatten)]
     data: DataArg,
+    #[command(flatten)]
+    memory: MemoryArgs,
     #[arg(long, value_name = "W", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4096))]
     width: u32,
     #[arg(long, value_name = "H", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -53,7 +56,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let app = catalogue.by_slug("flux-dev").ok_or_else(|| Failure::because("the catalogue has no flux-dev"))?;
     let progress = Progress::begin("loading the weights".to_owned());
     let remote = Remote::none();
-    let places = Places { weights: &args.weights, data: &args.data, loras: &[], remote, allowed: &[] };
+    let places = Places {
+        weights: &args.weights,
+        data: &args.data,
+        loras: &[],
+        residency: args.memory.residency(),
+        remote,
+        allowed: &[],
+    };
     let mut engine = weights::engine_for(app, places)?;
     let plan = plan(args);
     let mut runs = Vec::new();

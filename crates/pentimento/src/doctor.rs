@@ -2,7 +2,7 @@
 
 use crate::catalogue::CatalogueArgs;
 use crate::data_dir::DataArg;
-use crate::terminal;
+use crate::{memory, terminal};
 use app::availability::Availability;
 use hub::registry::Provider;
 use ingest::IpRange;
@@ -93,12 +93,7 @@ fn memory() -> Finding {
 }
 
 fn memory_mib() -> Option<(u64, u64)> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let mib = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
-    };
-    Some((mib("MemTotal:")?, mib("MemAvailable:")?))
+    Some((memory::total_bytes()? >> 20, memory::available_bytes()? >> 20))
 }
 
 /// Writes and removes a file, where the folder is or would be made.

@@ -9,6 +9,7 @@ mod failure;
 mod huggingface;
 mod keys;
 mod logs;
+mod memory;
 mod models;
 mod paint;
 mod pull;

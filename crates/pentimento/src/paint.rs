@@ -2,6 +2,7 @@
 
 use crate::data_dir::DataArg;
 use crate::failure::Failure;
+use crate::memory::MemoryArgs;
 use crate::remote::IdeogramArgs;
 use crate::terminal::{self, Progress};
 use crate::weights::{self, Places, PrecisionArg, WeightsArg};
@@ -83,6 +84,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CIDR", value_parser = |text: &str| IpRange::parse(text).map_err(|error| error.to_string()))]
     allow_source: Vec<IpRange>,
     #[command(flatten)]
+    memory: MemoryArgs,
+    #[command(flatten)]
     remote: IdeogramArgs,
     /// Print the parameters that were used, the seed and the timings as JSON.
     #[arg(long)]
@@ -108,6 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         weights: &args.weights,
         data: &args.data,
         loras: &args.lora,
+        residency: args.memory.residency(),
         remote: args.remote.open()?,
         allowed: &args.allow_source,
     };

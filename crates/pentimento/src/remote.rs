@@ -4,6 +4,8 @@
 //! command lines of all.
 
 use crate::failure::Failure;
+use app::availability::Availability;
+use domain::catalogue::App;
 use domain::id::ModelId;
 use engine::{Engine, EngineError, EngineSource, Lane};
 use hub::registry::{Provider, Registry};
@@ -130,6 +132,13 @@ impl EngineSource for Sources {
 
     fn lane_of(&self, model: &ModelId) -> Lane {
         if self.provider_of(model).is_some() { Lane::Remote } else { self.local.lane_of(model) }
+    }
+}
+
+/// What the server says of an app is what its engines say.
+impl Availability for Sources {
+    fn model_for(&self, app: &App) -> Result<ModelId, String> {
+        self.local.usable(&app.models)
     }
 }
 

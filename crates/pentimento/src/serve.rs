@@ -4,11 +4,13 @@ use crate::catalogue::{CatalogueArgs, Offer};
 use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::logs::LogArgs;
+use crate::memory::MemoryArgs;
 use crate::remote::Sources;
 use crate::terminal;
 use api::drain::{self, DrainHandle};
 use api::{Api, Limits};
 use app::App;
+use domain::catalogue::Catalogue;
 use domain::gpu::{GpuFallback, GpuOffer};
 use domain::limits::{KEY_TASKS_MAX, QUEUE_TASKS_MAX};
 use domain::request::InferenceType;
@@ -76,6 +78,8 @@ pub(crate) struct Args {
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
     remote_tasks: usize,
     #[command(flatten)]
+    memory: MemoryArgs,
+    #[command(flatten)]
     logs: LogArgs,
 }
 
@@ -96,9 +100,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 async fn serve(args: &Args, offer: Offer) -> Result<(), Failure> {
     let stores = open_stores(args)?;
-    let app = app(args, &stores, &offer)?;
+    let catalogue = offer.catalogue.clone();
+    let sources = Arc::new(sources(args, offer));
+    let app = app(args, &stores, &catalogue, Arc::clone(&sources))?;
     let (stop, shutdown) = watch::channel(false);
-    let worker = start_worker(args, offer, &stores, shutdown)?;
+    let worker = start_worker(args, WorkerParts { catalogue, engines: sources, stores: stores.clone() }, shutdown)?;
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.map_err(|error| Failure::because(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr().map_err(Failure::because)?;
@@ -122,13 +128,22 @@ fn open_stores(args: &Args) -> Result<Stores, Failure> {
     store::sqlite::open(&args.data.dir(), options).map_err(Failure::because)
 }
 
-fn app(args: &Args, stores: &Stores, offer: &Offer) -> Result<App, Failure> {
+fn sources(args: &Args, offer: Offer) -> Sources {
+    Sources {
+        local: Engines::new(offer.shelf, offer.registry.clone(), args.memory.residency()),
+        remote: offer.remote,
+        registry: offer.registry,
+        allowed: args.allow_source.clone(),
+    }
+}
+
+fn app(args: &Args, stores: &Stores, catalogue: &Catalogue, sources: Arc<Sources>) -> Result<App, Failure> {
     let policy = FetchPolicy { allowed_sources: args.allow_source.clone(), ..FetchPolicy::default() };
     Ok(App::new(app::Parts {
-        catalogue: offer.catalogue.clone(),
+        catalogue: catalogue.clone(),
         stores: stores.clone(),
         sources: Arc::new(Fetcher::new(policy).map_err(Failure::usage)?),
-        availability: Arc::new(offer.clone()),
+        availability: sources,
         config: app::Config {
             submissions_per_minute: args.submissions_per_minute,
             keep_results: args.keep_results(),
@@ -137,22 +152,23 @@ fn app(args: &Args, stores: &Stores, offer: &Offer) -> Result<App, Failure> {
     }))
 }
 
+/// What a worker works with.
+struct WorkerParts {
+    catalogue: Catalogue,
+    engines: Arc<Sources>,
+    stores: Stores,
+}
+
 fn start_worker(
     args: &Args,
-    offer: Offer,
-    stores: &Stores,
+    parts: WorkerParts,
     shutdown: watch::Receiver<bool>,
 ) -> Result<JoinHandle<Result<(), WorkerError>>, Failure> {
     let timing = Timing { keep_results: args.keep_results(), drain_grace: args.drain(), ..Timing::default() };
     let worker = Worker::new(WorkerConfig {
-        catalogue: Arc::new(offer.catalogue),
-        engines: Arc::new(Sources {
-            local: Engines::new(offer.shelf, offer.registry.clone()),
-            remote: offer.remote,
-            registry: offer.registry,
-            allowed: args.allow_source.clone(),
-        }),
-        stores: stores.clone(),
+        catalogue: Arc::new(parts.catalogue),
+        engines: parts.engines,
+        stores: parts.stores,
         gpu_classes: args.gpus().painted(),
         remote_tasks_max: args.remote_tasks,
         // The data folder is locked: whoever held a lease before is dead.

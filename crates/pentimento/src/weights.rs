@@ -11,8 +11,9 @@ use hub::installed::{INDEX_FILE, Shelf, has_loose_weights};
 use hub::registry::Registry;
 use ingest::IpRange;
 use pipelines::assembly::Lora;
-use pipelines::{Engines, Precision};
+use pipelines::{Engines, Precision, Residency};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Below the data folder.
 const WEIGHTS_DIR: &str = "weights";
@@ -66,6 +67,7 @@ pub(crate) struct Places<'a> {
     pub(crate) weights: &'a WeightsArg,
     pub(crate) data: &'a DataArg,
     pub(crate) loras: &'a [Lora],
+    pub(crate) residency: Arc<Residency>,
     pub(crate) remote: Remote,
     /// Ranges that are not public from which a provider's results may be fetched.
     pub(crate) allowed: &'a [IpRange],
@@ -102,14 +104,14 @@ pub(crate) fn engine_for(app: &App, places: Places<'_>) -> Result<Box<dyn Engine
 }
 
 fn from_path(path: &Path, places: &Places<'_>) -> Result<Box<dyn Engine>, Failure> {
-    pipelines::load_weights(path, name_of(path), places.loras).map_err(Failure::because)
+    pipelines::load_weights(path, name_of(path), places.loras, &places.residency).map_err(Failure::because)
 }
 
 fn from_shelf(app: &App, shelf: Shelf, places: Places<'_>, registry: Registry) -> Result<Box<dyn Engine>, Failure> {
-    let Places { remote, allowed, loras, .. } = places;
+    let Places { remote, allowed, loras, residency, .. } = places;
     let shelf = shelf.with_remote(&remote.providers(), &registry);
     let model = shelf.usable(&app.models, &registry).map_err(Failure::because)?;
-    let local = Engines::new(shelf, registry.clone()).changed_by(loras.to_vec());
+    let local = Engines::new(shelf, registry.clone(), residency).changed_by(loras.to_vec());
     let sources = Sources { local, remote, registry, allowed: allowed.to_vec() };
     sources.load(&model).map_err(Failure::because)
 }

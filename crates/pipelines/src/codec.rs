@@ -1,7 +1,7 @@
 //! Pictures to latents and back: an autoencoder, and the scale on which a denoiser knows its latents.
 
 use crate::pixels::{to_picture, to_tensor};
-use crate::run::component;
+use crate::residency::{Component, Residency, Resident};
 use crate::trace::Trace;
 use candle_core::Tensor;
 use imaging::Picture;
@@ -9,18 +9,24 @@ use models::config;
 use models::vae::{self, Autoencoder, LatentDistribution};
 use nn::Result;
 use nn::files::ModelFiles;
+use std::sync::Arc;
 
 /// A folder's autoencoder.
 pub(crate) struct Codec {
-    vae: Autoencoder,
+    vae: Resident<Autoencoder>,
     config: vae::Config,
 }
 
 impl Codec {
-    pub(crate) fn load(files: &ModelFiles) -> Result<Self> {
-        let config = config::read(files, "vae", "config.json")?;
-        let vae = component(files, "vae", |weights| Autoencoder::new(&config, weights))?;
+    pub(crate) fn load(files: &ModelFiles, residency: &Arc<Residency>) -> Result<Self> {
+        let config: vae::Config = config::read(files, "vae", "config.json")?;
+        let its_config = config.clone();
+        let vae = residency.component(files, "vae", move |weights| Autoencoder::new(&its_config, weights))?;
         Ok(Self { vae, config })
+    }
+
+    pub(crate) fn component(&self) -> &dyn Component {
+        &self.vae
     }
 
     /// Pixels per latent, on each side.
@@ -37,7 +43,7 @@ impl Codec {
     pub(crate) fn encode(&self, idx: usize, picture: &Picture, trace: &mut dyn Trace) -> Result<LatentDistribution> {
         let image = to_tensor(picture)?;
         trace.see(&format!("vae_encode_{idx}.input"), &image);
-        let distribution = self.vae.encode(&image)?;
+        let distribution = self.vae.get()?.encode(&image)?;
         trace.see(&format!("vae_encode_{idx}.mean"), &distribution.mean);
         trace.see(&format!("vae_encode_{idx}.logvar"), &distribution.logvar);
         Ok(distribution)
@@ -56,7 +62,8 @@ impl Codec {
         let unscaled = |latent: &Tensor| Ok(((latent / self.config.scaling_factor)? + self.shift())?);
         let latents: Vec<Tensor> = latents.iter().map(unscaled).collect::<Result<_>>()?;
         trace.see("vae_decode.input", &Tensor::cat(&latents, 0)?);
-        let images: Vec<Tensor> = latents.iter().map(|latent| self.vae.decode(latent)).collect::<Result<_>>()?;
+        let vae = self.vae.get()?;
+        let images: Vec<Tensor> = latents.iter().map(|latent| vae.decode(latent)).collect::<Result<_>>()?;
         trace.see("vae_decode.output", &Tensor::cat(&images, 0)?);
         images.iter().map(to_picture).collect()
     }

@@ -1,5 +1,6 @@
 //! Control pictures: what a control model paints under, made of the reference or given ready-made.
 
+use crate::residency::Component;
 use domain::catalogue::Mode;
 use engine::{EngineError, Plan};
 use imaging::Picture;
@@ -9,6 +10,11 @@ use nn::Result;
 pub(crate) trait Preprocessor: Send {
     /// The control picture of a reference, in the reference's size.
     fn control(&self, reference: &Picture) -> Result<Picture>;
+
+    /// The weights that it needs, if it needs any.
+    fn component(&self) -> Option<&dyn Component> {
+        None
+    }
 }
 
 /// Edges, found with the thresholds that FLUX.1 Canny was trained with.

@@ -5,7 +5,7 @@
 //! leaves out the stretching; but what it estimates with is another version, whose numbers are of another size.
 
 use crate::control::Preprocessor;
-use crate::run::component;
+use crate::residency::{Component, Residency, Resident};
 use crate::vision::FeatureExtractor;
 use candle_core::Tensor;
 use domain::quantity::Size;
@@ -18,6 +18,7 @@ use nn::files::ModelFiles;
 use nn::interpolate::{Interpolation, interpolate};
 use nn::values::to_vec;
 use nn::{Error, Result};
+use std::sync::Arc;
 
 /// Where the model's files lie: in the folder itself, as on the hub.
 const ROOT: &str = ".";
@@ -25,13 +26,15 @@ const ROOT: &str = ".";
 /// One loaded estimator.
 pub struct DepthEstimator {
     feature_extractor: FeatureExtractor,
-    model: DepthAnything,
+    model: Resident<DepthAnything>,
+    /// How errors name the weights, whose component has no name of its own.
+    weights_file: String,
 }
 
 impl DepthEstimator {
     /// Loads a folder of `config.json`, `preprocessor_config.json` and `model.safetensors`; an error lists every tensor
     /// that does not fit.
-    pub fn load(files: &ModelFiles) -> Result<Self> {
+    pub fn load(files: &ModelFiles, residency: &Arc<Residency>) -> Result<Self> {
         let config: Config = config::read(files, ROOT, "config.json")?;
         let feature_extractor = FeatureExtractor::open(files, ROOT)?;
         if !(feature_extractor.multiple() as usize).is_multiple_of(config.patch_size.max(1)) {
@@ -39,8 +42,8 @@ impl DepthEstimator {
             let reason = format!("ensure_multiple_of: got {multiple}; the model's patches are {patch} pixels wide");
             return Err(Error::Malformed { path: files.display("preprocessor_config.json"), reason });
         }
-        let model = component(files, ROOT, |weights| DepthAnything::new(&config, weights));
-        Ok(Self { feature_extractor, model: model.map_err(|error| named(error, files))? })
+        let model = residency.component(files, ROOT, move |weights| DepthAnything::new(&config, weights))?;
+        Ok(Self { feature_extractor, model, weights_file: files.display("model.safetensors") })
     }
 
     /// The depth map of a picture, in the picture's size: gray, the nearer the brighter.
@@ -48,27 +51,45 @@ impl DepthEstimator {
         drawn(&self.depth(picture)?)
     }
 
+    fn model(&self) -> Result<Arc<DepthAnything>> {
+        self.model.get().map_err(|error| named(error, &self.weights_file))
+    }
+
     /// # Shapes
     /// - output: `(1, 1, h, w)` of the picture
     fn depth(&self, picture: &Picture) -> Result<Tensor> {
-        let depth = self.model.forward(&self.feature_extractor.extract(picture)?, &mut Blind)?;
+        let depth = self.model()?.forward(&self.feature_extractor.extract(picture)?, &mut Blind)?;
         let Size { width, height } = picture.size();
         let to = Extent { height: height as usize, width: width as usize };
         interpolate(&depth.unsqueeze(1)?, to, Interpolation::Bicubic)
     }
 }
 
+impl Component for DepthEstimator {
+    fn bytes(&self) -> u64 {
+        self.model.bytes()
+    }
+
+    fn warm_up(&self) -> Result<()> {
+        self.model().map(|_| ())
+    }
+}
+
 impl Preprocessor for DepthEstimator {
+    fn component(&self) -> Option<&dyn Component> {
+        Some(self)
+    }
+
     fn control(&self, reference: &Picture) -> Result<Picture> {
         self.estimate(reference)
     }
 }
 
-/// The folder in place of its root, which has no name of its own.
-fn named(error: Error, files: &ModelFiles) -> Error {
+/// The file in place of the folder's root, which has no name of its own.
+fn named(error: Error, weights_file: &str) -> Error {
     match error {
         Error::DoNotFit { missing, unused, mismatched, .. } => {
-            Error::DoNotFit { component: files.display("model.safetensors"), missing, unused, mismatched }
+            Error::DoNotFit { component: weights_file.to_owned(), missing, unused, mismatched }
         }
         other => other,
     }
@@ -117,7 +138,7 @@ mod tests {
 
     #[test]
     fn pictures_become_the_maps_that_the_reference_draws() {
-        let estimator = DepthEstimator::load(&files("depth-anything-tiny")).unwrap();
+        let estimator = DepthEstimator::load(&files("depth-anything-tiny"), &Residency::unlimited()).unwrap();
         let recorded = candle_core::safetensors::load(goldens().join("depth/maps.safetensors"), &Device::Cpu).unwrap();
         for size in ["64x64", "100x70", "150x101"] {
             let name = format!("in_{size}");
@@ -139,7 +160,7 @@ mod tests {
 
     #[test]
     fn pictures_of_any_shape_have_a_map_of_theirs() {
-        let estimator = DepthEstimator::load(&files("depth-anything-tiny")).unwrap();
+        let estimator = DepthEstimator::load(&files("depth-anything-tiny"), &Residency::unlimited()).unwrap();
         for size in [Size::new(1, 1), Size::new(1, 300), Size::new(400, 2), Size::new(97, 33)] {
             assert_eq!(estimator.estimate(&Picture::filled(size, [9, 80, 200])).unwrap().size(), size);
         }
@@ -156,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_folder_without_an_estimator_is_refused_by_file() {
-        let error = DepthEstimator::load(&files("flux-dev-tiny")).err().expect("refused").to_string();
+        let error =
+            DepthEstimator::load(&files("flux-dev-tiny"), &Residency::unlimited()).err().expect("refused").to_string();
         assert!(error.ends_with("config.json: no such file"), "{error}");
     }
 }

@@ -3,13 +3,16 @@
 use crate::assembly::{self, Lora, Opened};
 use crate::flux::FluxEngine;
 use crate::folder::Pipeline;
+use crate::residency::Residency;
 use crate::sdxl::SdxlEngine;
 use domain::id::ModelId;
 use engine::{Engine, EngineError, EngineSource};
 use hub::installed::{Installed, Shelf};
 use hub::registry::Registry;
 use nn::files::ModelFiles;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The number format that layers compute in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,11 +49,15 @@ pub struct Engines {
     shelf: Shelf,
     registry: Registry,
     loras: Vec<Lora>,
+    residency: Arc<Residency>,
+    /// Of models that were asked for: whether they are within the budget.
+    verdicts: Mutex<BTreeMap<ModelId, Result<(), String>>>,
 }
 
 impl Engines {
-    pub fn new(shelf: Shelf, registry: Registry) -> Self {
-        Self { shelf, registry, loras: Vec::new() }
+    /// All of their components together stay within the budget of `residency`.
+    pub fn new(shelf: Shelf, registry: Registry, residency: Arc<Residency>) -> Self {
+        Self { shelf, registry, loras: Vec::new(), residency, verdicts: Mutex::default() }
     }
 
     /// The same, with these changes to the weights of every engine.
@@ -58,14 +65,32 @@ impl Engines {
     pub fn changed_by(self, loras: Vec<Lora>) -> Self {
         Self { loras, ..self }
     }
-}
 
-impl EngineSource for Engines {
-    fn model_for(&self, models: &[ModelId]) -> Option<ModelId> {
-        self.shelf.usable(models, &self.registry).ok()
+    /// The first of these that is installed with all that it needs; otherwise one sentence that says what to do.
+    pub fn usable(&self, models: &[ModelId]) -> Result<ModelId, String> {
+        let model = self.shelf.usable(models, &self.registry)?;
+        self.within_budget(&model)?;
+        Ok(model)
     }
 
-    fn load(&self, model: &ModelId) -> Result<Box<dyn Engine>, EngineError> {
+    /// Only what stays true until the program starts anew is said here: broken weights may be mended meanwhile.
+    fn within_budget(&self, model: &ModelId) -> Result<(), String> {
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(verdict) = verdicts.get(model) {
+            return verdict.clone();
+        }
+        let Ok(parts) = self.parts(model) else { return Ok(()) };
+        let verdict = match load(model.clone(), &parts, &self.residency.rehearsal()) {
+            Err(error @ nn::Error::OverBudget { .. }) => {
+                Err(format!("{model} is too large for this server: {error}; --memory-budget sets it"))
+            }
+            _ => Ok(()),
+        };
+        verdicts.insert(model.clone(), verdict.clone());
+        verdict
+    }
+
+    fn parts(&self, model: &ModelId) -> Result<Parts, EngineError> {
         let parts = self.shelf.parts(model, &self.registry).map_err(EngineError::Weights)?;
         let base = parts.base.map(files_of).transpose()?;
         // One component alone, which nothing else has to be put beside.
@@ -78,17 +103,33 @@ impl EngineSource for Engines {
                 assembly::with_loras(base, &loras).map_err(unusable)?
             }
         };
-        load(model.clone(), changed(Parts { own, base, companion }, &self.loras)?)
+        changed(Parts { own, base, companion }, &self.loras)
+    }
+}
+
+impl EngineSource for Engines {
+    fn model_for(&self, models: &[ModelId]) -> Option<ModelId> {
+        self.usable(models).ok()
+    }
+
+    fn load(&self, model: &ModelId) -> Result<Box<dyn Engine>, EngineError> {
+        load(model.clone(), &self.parts(model)?, &self.residency).map_err(unusable)
     }
 }
 
 /// An engine for the weights at a path, a folder or one file, whatever its name, with these changes to them.
-pub fn load_weights(path: &Path, name: ModelId, loras: &[Lora]) -> Result<Box<dyn Engine>, EngineError> {
+pub fn load_weights(
+    path: &Path,
+    name: ModelId,
+    loras: &[Lora],
+    residency: &Arc<Residency>,
+) -> Result<Box<dyn Engine>, EngineError> {
     let files = match assembly::open(path).map_err(unusable)? {
         Opened::Model(files) => files,
         Opened::Loras(files) => return Err(only_loras(&files)),
     };
-    load(name, changed(Parts { own: files, base: None, companion: None }, loras)?)
+    let parts = changed(Parts { own: files, base: None, companion: None }, loras)?;
+    load(name, &parts, residency).map_err(unusable)
 }
 
 /// LoRAs change the model that denoises: a Redux has its base do that.
@@ -103,12 +144,12 @@ fn changed(parts: Parts, loras: &[Lora]) -> Result<Parts, EngineError> {
     }
 }
 
-fn load(model: ModelId, parts: Parts) -> Result<Box<dyn Engine>, EngineError> {
-    Ok(match Pipeline::of(&parts.own).map_err(unusable)? {
+fn load(model: ModelId, parts: &Parts, residency: &Arc<Residency>) -> nn::Result<Box<dyn Engine>> {
+    Ok(match Pipeline::of(&parts.own)? {
         Pipeline::Flux | Pipeline::FluxKontext | Pipeline::FluxControl | Pipeline::FluxRedux => {
-            Box::new(FluxEngine::load(model, &parts).map_err(unusable)?)
+            Box::new(FluxEngine::load(model, parts, residency)?)
         }
-        Pipeline::Sdxl => Box::new(SdxlEngine::load(model, &parts.own).map_err(unusable)?),
+        Pipeline::Sdxl => Box::new(SdxlEngine::load(model, &parts.own, residency)?),
     })
 }
 

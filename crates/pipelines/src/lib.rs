@@ -11,6 +11,7 @@ pub mod engines;
 pub mod flux;
 mod folder;
 mod pixels;
+mod residency;
 mod run;
 pub mod sdxl;
 pub mod settings;
@@ -19,3 +20,4 @@ pub mod trace;
 mod vision;
 
 pub use engines::{Engines, Parts, Precision, load_weights};
+pub use residency::Residency;

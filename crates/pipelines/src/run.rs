@@ -6,8 +6,7 @@ use candle_core::Tensor;
 use domain::quantity::Size;
 use engine::{EngineError, Fit, Observer, Plan, Timings};
 use imaging::Picture;
-use nn::files::ModelFiles;
-use nn::{Result, Weights, values};
+use nn::{Error, Result, values};
 use samplers::noise::TorchGenerator;
 use std::time::{Duration, Instant};
 
@@ -71,14 +70,6 @@ impl Draws {
     }
 }
 
-/// Loads one component and makes sure that its weights fit exactly.
-pub(crate) fn component<T>(files: &ModelFiles, name: &str, load: impl FnOnce(&Weights) -> Result<T>) -> Result<T> {
-    let weights = Weights::open(files, name)?;
-    let loaded = load(&weights)?;
-    weights.finish()?;
-    Ok(loaded)
-}
-
 /// The reference picture in the size of the result.
 pub(crate) fn placed(source: &Picture, size: Size, fit: Fit) -> Picture {
     match fit {
@@ -98,7 +89,12 @@ pub(crate) fn clocked<T>(
 }
 
 pub(crate) fn failed(error: &nn::Error) -> EngineError {
-    EngineError::Failed(error.to_string())
+    match error {
+        Error::File { .. } | Error::Malformed { .. } | Error::DoNotFit { .. } | Error::OverBudget { .. } => {
+            EngineError::Weights(error.to_string())
+        }
+        Error::Shape(_) | Error::Tensor(_) => EngineError::Failed(error.to_string()),
+    }
 }
 
 pub(crate) fn in_range(field: &str, value: u64, min: u64, max: u64) -> std::result::Result<(), EngineError> {

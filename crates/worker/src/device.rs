@@ -1,4 +1,5 @@
-//! A thread that owns engines; a device has one, and no two at a time. It keeps the last one loaded, since loading costs more than painting.
+//! A thread that owns engines; a device has one, and no two at a time. It keeps the engines that it was asked for: what of
+//! their weights stays in memory is for whoever made them to decide.
 
 use crate::config::WorkerError;
 use crate::lookout::{Lookout, Steps};
@@ -9,6 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
+
+/// Engines that a thread keeps; the one that was used longest ago goes.
+const ENGINES_MAX: usize = 16;
 
 /// Hands jobs to the thread, which ends with the job at hand once this is dropped.
 pub(crate) struct Device {
@@ -48,7 +52,7 @@ impl Device {
     pub(crate) fn start(lane: Lane, engines: Arc<dyn EngineSource>) -> Result<Self, WorkerError> {
         // One job may wait while another is done.
         let (sender, jobs) = mpsc::channel(1);
-        let thread = DeviceThread { engines, loaded: None };
+        let thread = DeviceThread { engines, loaded: Vec::new() };
         let name = match lane {
             Lane::Device => "device",
             Lane::Remote => "remote",
@@ -70,7 +74,8 @@ impl Device {
 
 struct DeviceThread {
     engines: Arc<dyn EngineSource>,
-    loaded: Option<Loaded>,
+    /// The one that was used last comes last.
+    loaded: Vec<Loaded>,
 }
 
 struct Loaded {
@@ -92,7 +97,7 @@ impl DeviceThread {
     fn paint(&mut self, order: &Order) -> Result<Painted, Mishap> {
         let Ok(painted) = catch_unwind(AssertUnwindSafe(|| self.load_and_run(order))) else {
             tracing::error!(model.id = %order.model, "the engine panicked; it is loaded anew for the next task");
-            let broken = self.loaded.take();
+            let broken = self.take(&order.model);
             // What is half broken may panic again while it is torn down.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
             return Err(Mishap::Panicked);
@@ -112,17 +117,23 @@ impl DeviceThread {
     }
 
     fn engine(&mut self, model: &ModelId) -> Result<&mut dyn Engine, EngineError> {
-        // The old one goes first: two may not fit into memory.
-        let loaded = match self.loaded.take() {
-            Some(loaded) if loaded.model == *model => loaded,
-            other => {
-                drop(other);
-                let begun = Instant::now();
-                let engine = self.engines.load(model)?;
-                tracing::info!(model.id = %model, seconds = begun.elapsed().as_secs_f64(), "loaded a model");
-                Loaded { model: model.clone(), engine }
-            }
+        let loaded = if let Some(loaded) = self.take(model) {
+            loaded
+        } else {
+            let begun = Instant::now();
+            let engine = self.engines.load(model)?;
+            tracing::info!(model.id = %model, seconds = begun.elapsed().as_secs_f64(), "loaded a model");
+            Loaded { model: model.clone(), engine }
         };
-        Ok(self.loaded.insert(loaded).engine.as_mut())
+        if self.loaded.len() == ENGINES_MAX {
+            self.loaded.remove(0);
+        }
+        self.loaded.push(loaded);
+        Ok(self.loaded.last_mut().expect("it was just put there, this is a bug").engine.as_mut())
+    }
+
+    fn take(&mut self, model: &ModelId) -> Option<Loaded> {
+        let idx = self.loaded.iter().position(|loaded| loaded.model == *model)?;
+        Some(self.loaded.remove(idx))
     }
 }

@@ -57,6 +57,18 @@ impl Checkpoint {
         self.fields.get(name)
     }
 
+    /// Whether a tensor is written like one of another file, byte for byte.
+    pub(crate) fn has_same(&self, name: &str, other: &Self, other_name: &str) -> bool {
+        match (self.tensors.get(name), other.tensors.get(other_name)) {
+            (Some(ours), Some(theirs)) => {
+                ours.encoding == theirs.encoding
+                    && ours.shape == theirs.shape
+                    && self.bytes[ours.bytes.clone()] == other.bytes[theirs.bytes.clone()]
+            }
+            _ => false,
+        }
+    }
+
     /// A tensor as f32, as the view has it.
     pub fn read(&self, name: &str, view: &View) -> Result<Vec<f32>> {
         let wrong = |reason: &str| Error::Malformed { path: self.path.clone(), reason: format!("{name}: {reason}") };

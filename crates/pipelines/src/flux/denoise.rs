@@ -54,8 +54,7 @@ impl FluxEngine {
 
     /// One Euler step of every picture of the batch.
     fn step(&self, run: &Prepared, texts: &Texts, step: usize, calls: &mut Calls<'_>) -> Result<Vec<Tensor>> {
-        let embeds_guidance = self.transformer.config().guidance_embeds;
-        let guidance = embeds_guidance.then_some(texts.guidance_scale as f32);
+        let guidance = self.flux_config.guidance_embeds.then_some(texts.guidance_scale as f32);
         let call = Call { run, embeds: &texts.positive, pe: &run.pe, step, guidance };
         let mut velocities = self.velocities(&call, calls)?;
         if let (Some(embeds), Some(pe)) = (&texts.negative, &run.negative_pe) {
@@ -72,6 +71,7 @@ impl FluxEngine {
 
     /// What the transformer says of every picture of the batch, one after the other: a batch costs time, not memory.
     fn velocities(&self, call: &Call<'_>, calls: &mut Calls<'_>) -> Result<Vec<Tensor>> {
+        let transformer = self.transformer.get()?;
         let timestep = call.run.schedule.timesteps()[call.step] / 1000.0;
         let mut velocities = Vec::with_capacity(call.run.latents.len());
         for (idx, latent) in call.run.latents.iter().enumerate() {
@@ -87,9 +87,9 @@ impl FluxEngine {
                 calls.see_inputs(&input)?;
             }
             let output = if is_first {
-                self.transformer.forward(&input, &mut Prefixed { prefix: "blocks", trace: calls.trace })?
+                transformer.forward(&input, &mut Prefixed { prefix: "blocks", trace: calls.trace })?
             } else {
-                self.transformer.forward(&input, &mut Blind)?
+                transformer.forward(&input, &mut Blind)?
             };
             // What the model says of conditioning tokens is of no interest.
             velocities.push(output.narrow(1, 0, latent.dim(1)?)?.contiguous()?);

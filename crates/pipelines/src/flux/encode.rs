@@ -53,15 +53,15 @@ impl FluxEngine {
 
     /// What Redux is given in the place of a text, as the reference implementation does without text encoders.
     fn no_text(&self, n_tokens: usize) -> Result<Embeds> {
-        let config = self.transformer.config();
+        let config = &self.flux_config;
         let zeros = |shape: &[usize]| values::tensor(vec![0.0; shape.iter().product()], shape);
         let txt = zeros(&[1, n_tokens, config.joint_attention_dim])?;
         Ok(Embeds { txt, pooled: zeros(&[1, config.pooled_projection_dim])? })
     }
 
     fn encode_text(&self, prompt: Prompt<'_>, n_tokens: usize) -> Result<Embeds> {
-        let pooled = self.clip.forward(&self.clip_tokenizer.encode(prompt.clip)?)?.pooled;
-        let txt = self.t5.forward(&self.t5_tokenizer.encode(prompt.t5, n_tokens)?)?;
+        let pooled = self.clip.get()?.forward(&self.clip_tokenizer.encode(prompt.clip)?)?.pooled;
+        let txt = self.t5.get()?.forward(&self.t5_tokenizer.encode(prompt.t5, n_tokens)?)?;
         Ok(Embeds { txt, pooled })
     }
 }

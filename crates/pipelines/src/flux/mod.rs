@@ -15,7 +15,8 @@ use crate::control::{Control, Preprocessor};
 use crate::depth::DepthEstimator;
 use crate::engines::Parts;
 use crate::folder::Pipeline;
-use crate::run::{Asked, Watch, clocked, component, in_range, placed};
+use crate::residency::{Component, Residency, Resident};
+use crate::run::{Asked, Watch, clocked, in_range, placed};
 use crate::settings::Settings;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
 use crate::trace::{Trace, Untraced};
@@ -32,6 +33,7 @@ use nn::files::ModelFiles;
 use nn::{Error, Result};
 use redux::Redux;
 use samplers::flow_match::FlowMatchConfig;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// T5 tokens that FLUX was trained with at most.
@@ -46,9 +48,10 @@ pub struct FluxEngine {
     settings: Settings,
     clip_tokenizer: ClipTokenizer,
     t5_tokenizer: T5Tokenizer,
-    clip: ClipTextModel,
-    t5: T5Encoder,
-    transformer: Flux,
+    clip: Resident<ClipTextModel>,
+    t5: Resident<T5Encoder>,
+    transformer: Resident<Flux>,
+    flux_config: models::flux::Config,
     codec: Codec,
     schedule_config: FlowMatchConfig,
     /// Makes control pictures of depth.
@@ -97,7 +100,7 @@ impl Job<'_> {
 
 impl FluxEngine {
     /// Loads folders in the diffusers layout; an error lists every tensor that does not fit.
-    pub fn load(model: ModelId, parts: &Parts) -> Result<Self> {
+    pub fn load(model: ModelId, parts: &Parts, residency: &Arc<Residency>) -> Result<Self> {
         let (files, is_redux) = match (Pipeline::of(&parts.own)?, &parts.base) {
             (Pipeline::FluxRedux, Some(base)) => (base, true),
             (Pipeline::FluxRedux, None) => return Err(without_base(&parts.own)),
@@ -107,31 +110,44 @@ impl FluxEngine {
         if is_redux && pipeline != Pipeline::Flux {
             return Err(without_base(&parts.own));
         }
-        let clip_config = config::read(files, "text_encoder", "config.json")?;
-        let t5_config = config::read(files, "text_encoder_2", "config.json")?;
+        let clip_config: models::clip::Config = config::read(files, "text_encoder", "config.json")?;
+        let t5_config: models::t5::Config = config::read(files, "text_encoder_2", "config.json")?;
         let flux_config: models::flux::Config = config::read(files, "transformer", "config.json")?;
         check_channels(pipeline, &flux_config, files)?;
-        let redux = is_redux.then(|| Redux::load(&parts.own, flux_config.joint_attention_dim));
+        let redux = is_redux.then(|| Redux::load(&parts.own, flux_config.joint_attention_dim, residency));
         let settings = match pipeline {
             Pipeline::FluxControl => Settings::of_flux_control(),
             _ => Settings::of_flux(flux_config.guidance_embeds),
         };
         // Without a strength Redux's tokens have their full weight.
         let settings = if is_redux { Settings { strength: 0.0, ..settings } } else { settings };
-        Ok(Self {
+        let transformer_config = flux_config.clone();
+        let engine = Self {
             model,
             pipeline,
             settings: settings.overridden_by(&parts.own)?,
             clip_tokenizer: ClipTokenizer::open(files, "tokenizer")?,
             t5_tokenizer: T5Tokenizer::open(files, "tokenizer_2")?,
-            clip: component(files, "text_encoder", |weights| ClipTextModel::new(&clip_config, weights))?,
-            t5: component(files, "text_encoder_2", |weights| T5Encoder::new(&t5_config, weights))?,
-            transformer: component(files, "transformer", |weights| Flux::new(&flux_config, weights))?,
-            codec: Codec::load(files)?,
+            clip: residency
+                .component(files, "text_encoder", move |weights| ClipTextModel::new(&clip_config, weights))?,
+            t5: residency.component(files, "text_encoder_2", move |weights| T5Encoder::new(&t5_config, weights))?,
+            transformer: residency
+                .component(files, "transformer", move |weights| Flux::new(&transformer_config, weights))?,
+            flux_config,
+            codec: Codec::load(files, residency)?,
             schedule_config: prepare::schedule_config(files)?,
-            depth: parts.companion.as_ref().map(depth_estimator).transpose()?,
+            depth: parts.companion.as_ref().map(|files| depth_estimator(files, residency)).transpose()?,
             redux: redux.transpose()?,
-        })
+        };
+        residency.warm_up(&engine.components())?;
+        Ok(engine)
+    }
+
+    fn components(&self) -> Vec<&dyn Component> {
+        let mut components: Vec<&dyn Component> = vec![&self.clip, &self.t5, &self.transformer, self.codec.component()];
+        components.extend(self.redux.iter().flat_map(Redux::components));
+        components.extend(self.depth.as_ref().and_then(|depth| depth.component()));
+        components
     }
 
     /// [`Engine::run`], with a look at every tensor on the way.
@@ -248,7 +264,7 @@ impl FluxEngine {
 
     /// Parameters that the plan gives and that have no effect here, by their wire names.
     fn ignored(&self, plan: &Plan, has_negative: bool) -> Vec<String> {
-        let embeds_guidance = self.transformer.config().guidance_embeds;
+        let embeds_guidance = self.flux_config.guidance_embeds;
         let uses_strength = self.pipeline != Pipeline::FluxKontext && plan.source.is_some();
         let uses_control = self.pipeline == Pipeline::FluxControl;
         let given_and_unused = [
@@ -279,8 +295,8 @@ fn without_base(files: &ModelFiles) -> Error {
     Error::Malformed { path: files.display("model_index.json"), reason: reason.to_owned() }
 }
 
-fn depth_estimator(files: &ModelFiles) -> Result<Box<dyn Preprocessor>> {
-    Ok(Box::new(DepthEstimator::load(files)?))
+fn depth_estimator(files: &ModelFiles, residency: &Arc<Residency>) -> Result<Box<dyn Preprocessor>> {
+    Ok(Box::new(DepthEstimator::load(files, residency)?))
 }
 
 /// A control model takes as many channels again as it gives.

@@ -115,7 +115,7 @@ impl FluxEngine {
         let positions = |text: &Embeds| -> Result<Vec<Vec<f64>>> {
             Ok([text_positions(text.txt.dim(1)?), img_positions.clone()].concat())
         };
-        let pe = |text: &Embeds| self.transformer.rope(&positions(text)?);
+        let pe = |text: &Embeds| self.transformer.get()?.rope(&positions(text)?);
         see_positions(trace, &positions(&texts.positive)?, texts.positive.txt.dim(1)?)?;
         Ok(Prepared {
             latents: (0..n_pictures).map(start).collect::<Result<_>>()?,

@@ -1,6 +1,6 @@
 //! Redux: what a vision tower sees in the reference, as tokens after the text's.
 
-use crate::run::component;
+use crate::residency::{Component, Residency, Resident};
 use crate::trace::{Prefixed, Trace};
 use crate::vision::FeatureExtractor;
 use candle_core::Tensor;
@@ -10,17 +10,18 @@ use models::redux::{self, ReduxImageEncoder};
 use models::siglip::{self, SiglipVisionModel};
 use nn::files::ModelFiles;
 use nn::{Error, Result};
+use std::sync::Arc;
 
 /// The parts that Redux adds to FLUX.1.
 pub(super) struct Redux {
     feature_extractor: FeatureExtractor,
-    image_encoder: SiglipVisionModel,
-    image_embedder: ReduxImageEncoder,
+    image_encoder: Resident<SiglipVisionModel>,
+    image_embedder: Resident<ReduxImageEncoder>,
 }
 
 impl Redux {
     /// Loads the folder of a `FluxPriorReduxPipeline`, to add to a transformer whose text is `txt_width` wide.
-    pub(super) fn load(files: &ModelFiles, txt_width: usize) -> Result<Self> {
+    pub(super) fn load(files: &ModelFiles, txt_width: usize, residency: &Arc<Residency>) -> Result<Self> {
         let siglip_config: siglip::Config = config::read(files, "image_encoder", "config.json")?;
         let redux_config: redux::Config = config::read(files, "image_embedder", "config.json")?;
         let feature_extractor = FeatureExtractor::open(files, "feature_extractor")?;
@@ -37,13 +38,15 @@ impl Redux {
         }
         Ok(Self {
             feature_extractor,
-            image_encoder: component(files, "image_encoder", |weights| {
-                SiglipVisionModel::new(&siglip_config, weights)
-            })?,
-            image_embedder: component(files, "image_embedder", |weights| {
-                ReduxImageEncoder::new(&redux_config, weights)
-            })?,
+            image_encoder: residency
+                .component(files, "image_encoder", move |weights| SiglipVisionModel::new(&siglip_config, weights))?,
+            image_embedder: residency
+                .component(files, "image_embedder", move |weights| ReduxImageEncoder::new(&redux_config, weights))?,
         })
+    }
+
+    pub(super) fn components(&self) -> [&dyn Component; 2] {
+        [&self.image_encoder, &self.image_embedder]
     }
 
     /// The whole reference as tokens, whatever its shape.
@@ -53,9 +56,9 @@ impl Redux {
     pub(super) fn tokens(&self, reference: &Picture, trace: &mut dyn Trace) -> Result<Tensor> {
         let pixels = self.feature_extractor.extract(reference)?;
         trace.see("redux.pixel_values", &pixels);
-        let hidden = self.image_encoder.forward(&pixels, &mut Prefixed { prefix: "redux.siglip", trace })?;
+        let hidden = self.image_encoder.get()?.forward(&pixels, &mut Prefixed { prefix: "redux.siglip", trace })?;
         trace.see("redux.siglip_last_hidden", &hidden);
-        let tokens = self.image_embedder.forward(&hidden)?;
+        let tokens = self.image_embedder.get()?.forward(&hidden)?;
         trace.see("redux.image_embeds", &tokens);
         Ok(tokens)
     }

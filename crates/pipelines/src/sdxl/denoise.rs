@@ -73,6 +73,7 @@ impl SdxlEngine {
     /// What the UNet says of every picture of the batch, one after the other: a batch costs time, not memory. What to
     /// avoid and what to paint are one call.
     fn outputs(&self, state: &State<'_>, idx: usize, trace: &mut dyn Trace) -> Result<Vec<Tensor>> {
+        let unet = self.unet.get()?;
         let (texts, step) = (state.texts, &state.run.steps[idx]);
         let mut calls = Calls { idx, samples: Vec::new(), outputs: Vec::new() };
         let mut guided = Vec::with_capacity(state.run.latents.len());
@@ -84,9 +85,9 @@ impl SdxlEngine {
             let Texts { txt, pooled, .. } = texts;
             let input = Input { sample: &sample, timestep: step.timestep, txt, pooled, sizes: state.run.sizes };
             let output = if idx == 0 && picture == 0 {
-                self.unet.forward(&input, &mut Prefixed { prefix: "blocks", trace })?
+                unet.forward(&input, &mut Prefixed { prefix: "blocks", trace })?
             } else {
-                self.unet.forward(&input, &mut Blind)?
+                unet.forward(&input, &mut Blind)?
             };
             guided.push(match texts.guidance_scale {
                 None => output.clone(),

@@ -56,8 +56,8 @@ impl SdxlEngine {
     }
 
     fn encode_text(&self, prompt: Prompt<'_>) -> Result<Embeds> {
-        let first = self.text_encoder.forward(&self.tokenizer.encode(prompt.first)?)?;
-        let second = self.text_encoder_2.forward(&self.tokenizer_2.encode(prompt.second)?)?;
+        let first = self.text_encoder.get()?.forward(&self.tokenizer.encode(prompt.first)?)?;
+        let second = self.text_encoder_2.get()?.forward(&self.tokenizer_2.encode(prompt.second)?)?;
         let txt = Tensor::cat(&[&first.penultimate, &second.penultimate], 2)?;
         Ok(Embeds { txt, pooled: second.pooled })
     }

@@ -11,7 +11,8 @@ mod schedule;
 use crate::canvas::{Canvas, Frame};
 use crate::codec::Codec;
 use crate::folder::ModelIndex;
-use crate::run::{Asked, Watch, clocked, component, placed};
+use crate::residency::{Component, Residency, Resident};
+use crate::run::{Asked, Watch, clocked, placed};
 use crate::settings::Settings;
 use crate::tokenizer::ClipTokenizer;
 use crate::trace::{Trace, Untraced};
@@ -26,6 +27,7 @@ use nn::files::ModelFiles;
 use nn::{Error, Result};
 use samplers::diffusion::DiffusionConfig;
 use schedule::FolderSchedule;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// One loaded model.
@@ -36,9 +38,9 @@ pub struct SdxlEngine {
     zeros_without_negative: bool,
     tokenizer: ClipTokenizer,
     tokenizer_2: ClipTokenizer,
-    text_encoder: ClipTextModel,
-    text_encoder_2: ClipTextModel,
-    unet: UNet,
+    text_encoder: Resident<ClipTextModel>,
+    text_encoder_2: Resident<ClipTextModel>,
+    unet: Resident<UNet>,
     codec: Codec,
     schedule: FolderSchedule,
 }
@@ -64,7 +66,7 @@ enum Negative<'a> {
 
 impl SdxlEngine {
     /// Loads a folder in the diffusers layout; an error lists every tensor that does not fit.
-    pub fn load(model: ModelId, files: &ModelFiles) -> Result<Self> {
+    pub fn load(model: ModelId, files: &ModelFiles, residency: &Arc<Residency>) -> Result<Self> {
         let index = ModelIndex::read(files)?;
         if index.requires_aesthetics_score {
             let reason = "requires_aesthetics_score: the refiner cannot be run, only what it refines".to_owned();
@@ -76,20 +78,27 @@ impl SdxlEngine {
         check_fit(files, [&clip_config, &clip_2_config], &unet_config)?;
         let schedule = FolderSchedule::read(files)?;
         let settings = if schedule.is_distilled() { Settings::of_sdxl_turbo() } else { Settings::of_sdxl() };
-        Ok(Self {
+        let engine = Self {
             model,
             settings: settings.overridden_by(files)?,
             zeros_without_negative: index.force_zeros_for_empty_prompt,
             tokenizer: ClipTokenizer::open(files, "tokenizer")?,
             tokenizer_2: ClipTokenizer::open(files, "tokenizer_2")?,
-            text_encoder: component(files, "text_encoder", |weights| ClipTextModel::new(&clip_config, weights))?,
-            text_encoder_2: component(files, "text_encoder_2", |weights| {
+            text_encoder: residency
+                .component(files, "text_encoder", move |weights| ClipTextModel::new(&clip_config, weights))?,
+            text_encoder_2: residency.component(files, "text_encoder_2", move |weights| {
                 ClipTextModel::with_projection(&clip_2_config, weights)
             })?,
-            unet: component(files, "unet", |weights| UNet::new(&unet_config, weights))?,
-            codec: Codec::load(files)?,
+            unet: residency.component(files, "unet", move |weights| UNet::new(&unet_config, weights))?,
+            codec: Codec::load(files, residency)?,
             schedule,
-        })
+        };
+        residency.warm_up(&engine.components())?;
+        Ok(engine)
+    }
+
+    fn components(&self) -> [&dyn Component; 4] {
+        [&self.text_encoder, &self.text_encoder_2, &self.unet, self.codec.component()]
     }
 
     /// [`Engine::run`], with a look at every tensor on the way.

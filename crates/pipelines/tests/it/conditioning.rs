@@ -8,8 +8,8 @@ use domain::quantity::Size;
 use engine::{Engine, Fit, Plan, Unobserved};
 use imaging::Picture;
 use nn::files::ModelFiles;
-use pipelines::Parts;
 use pipelines::flux::FluxEngine;
+use pipelines::{Parts, Residency};
 
 fn painted(case: &Case, plan: &Plan) -> Vec<Picture> {
     case.engine().run(plan, &mut Unobserved).unwrap().images
@@ -125,7 +125,10 @@ fn redux_needs_a_flux_model_beside_it() {
     let folder = |name: &str| ModelFiles::Folder(goldens().join("models").join(name));
     for base in [None, Some(folder("flux-kontext-tiny")), Some(folder("flux-redux-tiny"))] {
         let parts = Parts { own: folder("flux-redux-tiny"), base, companion: None };
-        let error = FluxEngine::load(ModelId::parse("redux").unwrap(), &parts).err().unwrap().to_string();
+        let error = FluxEngine::load(ModelId::parse("redux").unwrap(), &parts, &Residency::unlimited())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("Redux adds to a FLUX.1 model"), "{error}");
     }
 }

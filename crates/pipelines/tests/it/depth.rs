@@ -1,38 +1,15 @@
 //! FLUX.1 Depth beside an estimator: from a folder of weights to a picture painted under a depth map.
 
-use crate::golden::goldens;
+use crate::golden::{goldens, shelf};
 use domain::catalogue::Mode;
 use domain::id::ModelId;
 use domain::quantity::Size;
 use engine::{Engine, EngineSource, Fit, Plan, Unobserved};
-use hub::installed::Shelf;
 use hub::registry;
 use imaging::Picture;
 use nn::files::ModelFiles;
-use pipelines::Engines;
 use pipelines::depth::DepthEstimator;
-use std::path::Path;
-
-/// A folder of weights with the tiny models under the names of the real ones.
-fn shelf(folder: &Path, names: &[(&str, &str)]) -> Shelf {
-    for (tiny, name) in names {
-        copy(&goldens().join("models").join(tiny), &folder.join(name));
-    }
-    Shelf::open(folder, &registry::built_in()).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
+use pipelines::{Engines, Residency};
 
 fn plan(source: Picture) -> Plan {
     Plan {
@@ -68,11 +45,15 @@ fn painted(engine: &mut dyn Engine, plan: &Plan) -> Picture {
 fn flux_depth_paints_under_the_depth_map_of_what_it_paints_over() {
     let folder = tempfile::tempdir().unwrap();
     let weights = [("flux-control-tiny", "flux-depth"), ("depth-anything-tiny", "depth-anything-v2-small")];
-    let engines = Engines::new(shelf(folder.path(), &weights), registry::built_in());
+    let engines = Engines::new(shelf(folder.path(), &weights), registry::built_in(), Residency::unlimited());
     let model = engines.model_for(&[ModelId::parse("flux-depth").unwrap()]).expect("usable");
     let mut engine = engines.load(&model).unwrap();
 
-    let estimator = DepthEstimator::load(&ModelFiles::Folder(folder.path().join("depth-anything-v2-small"))).unwrap();
+    let estimator = DepthEstimator::load(
+        &ModelFiles::Folder(folder.path().join("depth-anything-v2-small")),
+        &Residency::unlimited(),
+    )
+    .unwrap();
     // A size of another shape, which is no multiple of anything: the map is that of the picture as it will be painted.
     let size = Size::new(70, 52);
     let asked = Plan { size: Some(size), ..plan(car()) };
@@ -89,7 +70,11 @@ fn flux_depth_paints_under_the_depth_map_of_what_it_paints_over() {
 #[test]
 fn flux_depth_without_an_estimator_names_one() {
     let folder = tempfile::tempdir().unwrap();
-    let engines = Engines::new(shelf(folder.path(), &[("flux-control-tiny", "flux-depth")]), registry::built_in());
+    let engines = Engines::new(
+        shelf(folder.path(), &[("flux-control-tiny", "flux-depth")]),
+        registry::built_in(),
+        Residency::unlimited(),
+    );
     let model = ModelId::parse("flux-depth").unwrap();
     assert_eq!(engines.model_for(std::slice::from_ref(&model)), None);
     let error = engines.load(&model).err().expect("refused").to_string();
@@ -104,7 +89,8 @@ fn an_estimator_that_does_not_fit_fails_the_load() {
     let config = folder.path().join("depth-anything-v2-base/config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("\"num_hidden_layers\": 6", "\"num_hidden_layers\": 5")).unwrap();
-    let error = Engines::new(shelf, registry::built_in()).load(&ModelId::parse("flux-depth").unwrap());
+    let error =
+        Engines::new(shelf, registry::built_in(), Residency::unlimited()).load(&ModelId::parse("flux-depth").unwrap());
     let error = error.err().expect("refused").to_string();
     assert!(error.contains("model.safetensors do not fit: 18 unused: backbone.encoder.layer.5."), "{error}");
 }

@@ -3,18 +3,41 @@
 use candle_core::{DType, Device, Tensor};
 use domain::id::ModelId;
 use engine::Output;
+use hub::installed::Shelf;
+use hub::registry;
 use imaging::Picture;
 use nn::files::ModelFiles;
-use pipelines::Parts;
 use pipelines::flux::FluxEngine;
 use pipelines::sdxl::SdxlEngine;
 use pipelines::trace::Trace;
+use pipelines::{Parts, Residency};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn goldens() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../parity/goldens"))
+}
+
+/// A folder of weights with the tiny models under the names of the real ones.
+pub(crate) fn shelf(folder: &Path, names: &[(&str, &str)]) -> Shelf {
+    for (tiny, name) in names {
+        copy(&goldens().join("models").join(tiny), &folder.join(name));
+    }
+    Shelf::open(folder, &registry::built_in()).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
 
 /// One recorded run.
@@ -38,7 +61,7 @@ impl Case {
     pub(crate) fn sdxl(&self) -> SdxlEngine {
         let model = self.about["model"].as_str().unwrap();
         let files = ModelFiles::Folder(goldens().join("models").join(model));
-        SdxlEngine::load(ModelId::parse(model).unwrap(), &files).unwrap()
+        SdxlEngine::load(ModelId::parse(model).unwrap(), &files, &Residency::unlimited()).unwrap()
     }
 
     pub(crate) fn engine(&self) -> FluxEngine {
@@ -49,7 +72,7 @@ impl Case {
         } else {
             Parts { own: folder(model), base: None, companion: None }
         };
-        FluxEngine::load(ModelId::parse(model).unwrap(), &parts).unwrap()
+        FluxEngine::load(ModelId::parse(model).unwrap(), &parts, &Residency::unlimited()).unwrap()
     }
 
     /// A prior has turned the picture into tokens.

@@ -5,5 +5,6 @@ mod depth;
 mod formats;
 mod golden;
 mod parity;
+mod residency;
 mod sdxl;
 mod tokenizers;

@@ -1,0 +1,90 @@
+//! `--memory-budget`: how much memory weights may take.
+
+use pipelines::Residency;
+use std::fs;
+use std::str::FromStr;
+use std::sync::Arc;
+
+#[derive(clap::Args)]
+pub(crate) struct MemoryArgs {
+    /// Memory for weights, all models together: a size (16GiB) or a share of what there is (80%). What does not fit at
+    /// once is read part by part; a model with a part that alone is larger is refused
+    #[arg(long, value_name = "SIZE", env = "PENTIMENTO_MEMORY_BUDGET", default_value = "80%")]
+    memory_budget: Budget,
+}
+
+/// A size, or a share of the memory that this process may have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Budget {
+    Bytes(u64),
+    /// Above 0, at most 1.
+    Share(f64),
+}
+
+impl MemoryArgs {
+    pub(crate) fn residency(&self) -> Arc<Residency> {
+        match (self.memory_budget, total_bytes()) {
+            (Budget::Bytes(bytes), _) => Residency::new(bytes),
+            (Budget::Share(share), Some(total)) => Residency::new((total as f64 * share) as u64),
+            (Budget::Share(_), None) => Residency::unlimited(),
+        }
+    }
+}
+
+/// What the machine has, or what a container leaves of it. `None`: this system does not say.
+pub(crate) fn total_bytes() -> Option<u64> {
+    let machine = meminfo_bytes("MemTotal:");
+    let container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    match (machine, container) {
+        (Some(machine), Some(container)) => Some(machine.min(container)),
+        (machine, container) => machine.or(container),
+    }
+}
+
+/// What could be had now.
+pub(crate) fn available_bytes() -> Option<u64> {
+    meminfo_bytes("MemAvailable:")
+}
+
+fn meminfo_bytes(name: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const ALLOWED: &str = "allowed: a size such as 16GiB or 900MiB, or a share such as 80%";
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let number = number.parse::<f64>().ok().filter(|number| *number > 0.0).ok_or(ALLOWED)?;
+        let unit_bytes = match unit.trim().to_ascii_lowercase().as_str() {
+            "%" if number <= 100.0 => return Ok(Self::Share(number / 100.0)),
+            "gib" | "g" => 1u64 << 30,
+            "mib" | "m" => 1 << 20,
+            "gb" => 1_000_000_000,
+            "mb" => 1_000_000,
+            _ => return Err(ALLOWED.to_owned()),
+        };
+        Ok(Self::Bytes((number * unit_bytes as f64) as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_a_size_or_a_share() {
+        let parsed = |text: &str| text.parse::<Budget>();
+        assert_eq!(parsed("16GiB"), Ok(Budget::Bytes(16 << 30)));
+        assert_eq!(parsed("1.5 gib"), Ok(Budget::Bytes(3 << 29)));
+        assert_eq!(parsed("900MB"), Ok(Budget::Bytes(900_000_000)));
+        assert_eq!(parsed("80%"), Ok(Budget::Share(0.8)));
+        for text in ["", "16", "GiB", "0GiB", "101%", "-1GiB", "1TiB", "1..5GiB", "NaN%"] {
+            assert!(parsed(text).is_err(), "{text}");
+        }
+    }
+}
