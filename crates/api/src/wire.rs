@@ -65,6 +65,9 @@ pub(crate) struct TimeRequired {
 pub(crate) struct Input {
     app_id: String,
     image: String,
+    /// Only for the apps that take one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control_image: Option<String>,
     prompt: String,
     negative_prompt: String,
     guidance_scale: f64,
@@ -128,6 +131,7 @@ impl Input {
         Self {
             app_id: request.app.to_string(),
             image: request.image.clone(),
+            control_image: request.control_image.clone(),
             prompt: request.prompt.clone(),
             negative_prompt: request.negative_prompt.clone(),
             guidance_scale: request.guidance_scale.get(),

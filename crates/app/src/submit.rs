@@ -11,7 +11,8 @@ use domain::request::{Draft, GenerationRequest, InferenceType};
 use domain::task::Task;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use store::contract::{Idempotency, NewTask, StoreError, Submission};
+use std::iter;
+use store::contract::{Idempotency, NewTask, Submission};
 
 /// How the keys of reference pictures begin; they are never served.
 pub(crate) const SOURCE_PREFIX: &str = "s-";
@@ -85,16 +86,27 @@ impl App {
         let named_class = request.inference_type.filter(|_| names_class);
         self.place(&mut request, named_class)?;
         self.admit(caller, &request)?;
-        let picture = self.inner.sources.fetch(&request.image).await?;
-        request.image = recorded_url(&request.image);
+        let source = self.fetched(&mut request.image).await?;
+        let control = match &mut request.control_image {
+            Some(url) => Some(self.fetched(url).await?),
+            None => None,
+        };
         let (app, owner) = (self.clone(), caller.key.clone());
         // On a task of its own: a caller that goes away now must not leave a queued task behind that nobody knows of.
         let placing = tokio::spawn(async move {
             let is_awaited = idempotency.is_none();
-            let source = source_key()?;
             let id = TaskId::from_random(random_bytes()?);
-            let new = NewTask { id, owner, request, source, idempotency, now_ms: now_ms() };
-            let task = app.enqueue(new, picture).await?;
+            let (source, control) = (Stored::of(source)?, control.map(Stored::of).transpose()?);
+            let new = NewTask {
+                id,
+                owner,
+                request,
+                source: source.key.clone(),
+                control: control.as_ref().map(|control| control.key.clone()),
+                idempotency,
+                now_ms: now_ms(),
+            };
+            let task = app.enqueue(new, iter::once(source).chain(control).collect()).await?;
             let place = is_awaited.then(|| Place { id: task.id.clone(), app: app.clone() });
             Ok(Placed { task, place })
         });
@@ -131,24 +143,49 @@ impl App {
         self.quota.take(&caller.key)
     }
 
-    /// The picture first: a queued task always has its picture.
-    async fn enqueue(&self, new: NewTask, picture: Bytes) -> Result<Task, Fault> {
+    /// Fetches a picture, and leaves of its URL what is kept with the task.
+    async fn fetched(&self, url: &mut String) -> Result<Bytes, Fault> {
+        let picture = self.inner.sources.fetch(url).await?;
+        *url = recorded_url(url);
+        Ok(picture)
+    }
+
+    /// The pictures first: a queued task always has its pictures.
+    async fn enqueue(&self, new: NewTask, pictures: Vec<Stored>) -> Result<Task, Fault> {
         let (blobs, tasks) = (&self.inner.stores.blobs, &self.inner.stores.tasks);
-        let (id, source) = (new.id.clone(), new.source.clone());
-        blobs.put(&source, picture).await.map_err(store_failed)?;
+        let id = new.id.clone();
+        for picture in &pictures {
+            if let Err(error) = blobs.put(&picture.key, picture.bytes.clone()).await {
+                self.forget(&pictures).await;
+                return Err(store_failed(error));
+            }
+        }
         let submitted = tasks.submit(new).await;
         let queued = matches!(&submitted, Ok(Submission::Accepted(task)) if task.id == id);
         if !queued && submitted.is_ok() {
-            self.forget(&source).await;
+            self.forget(&pictures).await;
         }
         settled(submitted.map_err(store_failed)?)
     }
 
-    async fn forget(&self, source: &BlobKey) {
-        let deleted: Result<(), StoreError> = self.inner.stores.blobs.delete(source).await;
-        if let Err(error) = deleted {
-            tracing::warn!(%error, "a picture that no task needs could not be deleted");
+    async fn forget(&self, pictures: &[Stored]) {
+        for picture in pictures {
+            if let Err(error) = self.inner.stores.blobs.delete(&picture.key).await {
+                tracing::warn!(%error, "a picture that no task needs could not be deleted");
+            }
         }
+    }
+}
+
+/// A picture and the name that it is stored under.
+struct Stored {
+    key: BlobKey,
+    bytes: Bytes,
+}
+
+impl Stored {
+    fn of(bytes: Bytes) -> Result<Self, Fault> {
+        Ok(Self { key: source_key()?, bytes })
     }
 }
 

@@ -1,17 +1,20 @@
 //! A request for pictures, valid by construction: `Draft` is what a client wrote, `GenerationRequest` what we accept.
 
-use crate::catalogue::{App, Catalogue, PromptRule, SizeRule};
+use crate::catalogue::{App, Catalogue, Mode, PromptRule, SizeRule};
 use crate::fault::Invalid;
 use crate::id::AppId;
 use crate::limits::{PROMPT_CHARS_MAX, REFERENCE_CHARS_MAX, URL_CHARS_MAX};
 use crate::quantity::{Batch, GuidanceScale, Size, Steps, Strength};
 use std::fmt;
 
+const URLS_ALLOWED: &str = "an http, https or data: URL";
+
 /// What a client wrote, each field of its right type but of any value. `None`: the client was silent.
 #[derive(Clone, Default, PartialEq)]
 pub struct Draft {
     pub app_id: Option<String>,
     pub image: Option<String>,
+    pub control_image: Option<String>,
     pub prompt: Option<String>,
     pub guidance_scale: Option<f64>,
     pub batch: Option<i64>,
@@ -32,6 +35,8 @@ pub struct GenerationRequest {
     pub app: AppId,
     /// The reference picture as the client named it: an `http`, `https` or `data:` URL.
     pub image: String,
+    /// A ready-made control picture, as `image`; only for apps that would make one of the reference.
+    pub control_image: Option<String>,
     /// Empty only where the app allows it.
     pub prompt: String,
     pub negative_prompt: String,
@@ -88,12 +93,18 @@ impl GenerationRequest {
         let (size, size_ignored) = size_for(app, draft.width, draft.height)?;
         let inference_type = draft.inference_type.as_deref().map(InferenceType::parse).transpose()?;
         let mut ignored = size_ignored;
+        let control_image = draft.control_image.map(|url| picture_url("control_image", url)).transpose()?;
+        let takes_control = matches!(app.mode, Mode::Canny | Mode::Depth);
+        if control_image.is_some() && !takes_control {
+            ignored.push("control_image".to_owned());
+        }
         if inference_type.is_some() && !app.deployed {
             ignored.push("inference_type".to_owned());
         }
         Ok(Self {
             app: app.id.clone(),
             image: image_url(draft.image)?,
+            control_image: control_image.filter(|_| takes_control),
             prompt: prompt_for(app, draft.prompt)?,
             negative_prompt: short_text("negative_prompt", draft.negative_prompt, PROMPT_CHARS_MAX)?
                 .unwrap_or_default(),
@@ -167,17 +178,20 @@ fn known_app<'a>(app_id: Option<&str>, catalogue: &'a Catalogue) -> Result<&'a A
 }
 
 fn image_url(image: Option<String>) -> Result<String, Invalid> {
-    const ALLOWED: &str = "an http, https or data: URL";
-    let image = image.ok_or_else(|| Invalid::new("image", "nothing", ALLOWED))?;
+    let image = image.ok_or_else(|| Invalid::new("image", "nothing", URLS_ALLOWED))?;
+    picture_url("image", image)
+}
+
+fn picture_url(field: &'static str, image: String) -> Result<String, Invalid> {
     let scheme = image.split(':').next().unwrap_or_default().to_ascii_lowercase();
     match scheme.as_str() {
         "data" => Ok(image),
         "http" | "https" if image.len() <= URL_CHARS_MAX => Ok(image),
         "http" | "https" => {
             let got = format!("{} characters", image.len());
-            Err(Invalid::new("image", got, format!("a URL of at most {URL_CHARS_MAX} characters")))
+            Err(Invalid::new(field, got, format!("a URL of at most {URL_CHARS_MAX} characters")))
         }
-        _ => Err(Invalid::new("image", image, ALLOWED)),
+        _ => Err(Invalid::new(field, image, URLS_ALLOWED)),
     }
 }
 
@@ -244,7 +258,7 @@ fn listed_size(sizes: &[Size], width: Option<i64>, height: Option<i64>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::{Defaults, Mode, Preset};
+    use crate::catalogue::{Defaults, Preset};
     use crate::id::ModelId;
 
     fn catalogue() -> Catalogue {

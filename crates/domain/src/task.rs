@@ -13,6 +13,8 @@ pub struct Task {
     pub request: GenerationRequest,
     /// The reference picture, as fetched.
     pub source: BlobKey,
+    /// The ready-made control picture, as fetched, if the request has one.
+    pub control: Option<BlobKey>,
     pub state: TaskState,
     /// How often a worker has begun it.
     pub attempt: u32,

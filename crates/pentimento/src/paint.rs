@@ -6,7 +6,7 @@ use crate::memory::MemoryArgs;
 use crate::remote::IdeogramArgs;
 use crate::terminal::{self, Progress};
 use crate::weights::{self, Places, PrecisionArg, WeightsArg};
-use domain::catalogue::{App, Catalogue};
+use domain::catalogue::{App, Catalogue, Scheduler};
 use domain::quantity::Size;
 use domain::request::OutputFormat;
 use engine::{Fit, Output, Plan};
@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Adherence to the prompt [default: the model's]
     #[arg(long, value_name = "F", value_parser = |text: &str| number(text, 0.0, 100.0))]
     guidance_scale: Option<f64>,
+    /// How noise is taken away, for SDXL: euler, euler-ancestral or dpmpp-2m-karras [default: the app's, or the model's]
+    #[arg(long, value_name = "NAME", value_parser = scheduler)]
+    scheduler: Option<Scheduler>,
     /// What to avoid.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     negative_prompt: Option<String>,
@@ -155,7 +158,7 @@ fn plan(args: &Args, app: &App, pictures: Pictures) -> Plan {
         true_cfg_scale: args.true_cfg_scale,
         strength: args.strength.or(defaults.map(|defaults| defaults.strength.get())),
         steps: args.steps.or(defaults.map(|defaults| defaults.steps.get())),
-        scheduler: app.preset.scheduler,
+        scheduler: args.scheduler.or(app.preset.scheduler),
         size: args.width.zip(args.height).map(|(width, height)| Size::new(width, height)),
         fit: match args.fit {
             FitArg::Cover => Fit::Cover,
@@ -293,6 +296,11 @@ fn format_of(path: &Path) -> Option<OutputFormat> {
         "webp" => Some(OutputFormat::Webp),
         _ => None,
     }
+}
+
+fn scheduler(text: &str) -> Result<Scheduler, String> {
+    let allowed = || format!("allowed: {}", Scheduler::ALL.map(Scheduler::as_str).join(", "));
+    Scheduler::parse(text).ok_or_else(allowed)
 }
 
 fn number(text: &str, min: f64, max: f64) -> Result<f64, String> {

@@ -96,6 +96,7 @@ pub struct NewTask {
     pub owner: KeyId,
     pub request: GenerationRequest,
     pub source: BlobKey,
+    pub control: Option<BlobKey>,
     pub idempotency: Option<Idempotency>,
     pub now_ms: i64,
 }

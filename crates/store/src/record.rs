@@ -46,6 +46,8 @@ pub(crate) fn fault_from_json(text: &str) -> Result<Fault, Unreadable> {
 struct RequestRecord {
     app: String,
     image: String,
+    #[serde(default)]
+    control_image: Option<String>,
     prompt: String,
     negative_prompt: String,
     #[serde(with = "exact")]
@@ -94,6 +96,7 @@ impl From<&GenerationRequest> for RequestRecord {
         Self {
             app: request.app.as_str().to_owned(),
             image: request.image.clone(),
+            control_image: request.control_image.clone(),
             prompt: request.prompt.clone(),
             negative_prompt: request.negative_prompt.clone(),
             guidance_scale: request.guidance_scale.get(),
@@ -117,6 +120,7 @@ impl TryFrom<RequestRecord> for GenerationRequest {
         Ok(Self {
             app: AppId::parse(&record.app).ok_or("request.app")?,
             image: record.image,
+            control_image: record.control_image,
             prompt: record.prompt,
             negative_prompt: record.negative_prompt,
             guidance_scale: GuidanceScale::new(record.guidance_scale).map_err(|_| "request.guidance_scale")?,
@@ -208,6 +212,7 @@ mod tests {
         GenerationRequest {
             app: AppId::parse("ap-1").unwrap(),
             image: "https://example.com/a.png".to_owned(),
+            control_image: Some("https://example.com/edges.png".to_owned()),
             prompt: "a \"quoted\" cat\n\u{1f408}".to_owned(),
             negative_prompt: String::new(),
             guidance_scale: GuidanceScale::new(3.5).unwrap(),

@@ -55,10 +55,17 @@ impl<'a> Attempt<'a> {
         let waited_ms = self.task.started_ms.map_or(0, |started_ms| started_ms - self.task.created_ms);
         let request = &self.task.request;
         let (app, model) = self.app_and_model()?;
-        let source = self.source().await?;
+        let source = self.picture(&self.task.source, "reference").await?;
+        let control = match &self.task.control {
+            Some(key) => Some(self.picture(key, "control").await?),
+            None => None,
+        };
         self.stop_if_asked()?;
-        let order =
-            Order { model: model.clone(), plan: plan(request, app, source), lookout: Arc::clone(&self.lookout) };
+        let order = Order {
+            model: model.clone(),
+            plan: plan(request, app, Pictures { source, control }),
+            lookout: Arc::clone(&self.lookout),
+        };
         let painted = self.device.paint(order).await.map_err(|mishap| self.setback(&model, &mishap))?;
         self.stop_if_unwanted()?;
         let Painted { mut output, loading } = painted;
@@ -113,16 +120,19 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// The reference picture within the limit of the engines.
-    async fn source(&self) -> Result<Picture, Setback> {
-        let bytes = match self.stores().blobs.get(&self.task.source).await {
+    /// A stored picture within the limit of the engines.
+    async fn picture(&self, key: &BlobKey, role: &str) -> Result<Picture, Setback> {
+        let bytes = match self.stores().blobs.get(key).await {
             Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(never(Fault::new(ErrorCode::Failed, "the reference picture is no longer stored"))),
+            Ok(None) => {
+                let detail = format!("the {role} picture is no longer stored");
+                return Err(never(Fault::new(ErrorCode::Failed, detail)));
+            }
             Err(error) => return Err(self.store_failed(&error)),
         };
         let decode = move || imaging::decode(&bytes).map(|picture| imaging::fit_within(&picture, SIDE_PX_MAX));
         self.apart(decode).await?.map_err(|error| {
-            let detail = format!("the reference picture cannot be read: {error}");
+            let detail = format!("the {role} picture cannot be read: {error}");
             never(Fault::new(ErrorCode::SourceUnavailable, detail))
         })
     }
@@ -239,13 +249,19 @@ fn never(fault: Fault) -> Setback {
     Setback::Failed { fault, retry: Retry::Never }
 }
 
-fn plan(request: &GenerationRequest, app: &App, source: Picture) -> Plan {
+/// What a task paints from.
+struct Pictures {
+    source: Picture,
+    control: Option<Picture>,
+}
+
+fn plan(request: &GenerationRequest, app: &App, pictures: Pictures) -> Plan {
     // A client's empty text says that there is nothing to avoid, which need not be computed.
     let negative_prompt = (!request.negative_prompt.is_empty()).then_some(request.negative_prompt.as_str());
     Plan {
-        source: Some(source),
+        source: Some(pictures.source),
         mode: app.mode,
-        control_image: None,
+        control_image: pictures.control,
         prompt: app.preset.prompt(&request.prompt),
         prompt_2: None,
         negative_prompt: app.preset.negative_prompt(negative_prompt),

@@ -17,6 +17,8 @@ pub(crate) struct ImageRequest {
     pub(crate) image: Option<String>,
     /// Another spelling of `image`.
     pub(crate) file_url: Option<String>,
+    /// A ready-made control picture (edges, depth), as `image`; only for the apps that would make one of the reference.
+    pub(crate) control_image: Option<String>,
     /// What to paint. Optional where the app says so.
     #[schema(max_length = 4000)]
     pub(crate) prompt: Option<String>,
@@ -61,6 +63,7 @@ impl FromFields for ImageRequest {
         "app_id",
         "image",
         "file_url",
+        "control_image",
         "prompt",
         "negative_prompt",
         "guidance_scale",
@@ -83,6 +86,7 @@ impl FromFields for ImageRequest {
             app_id: fields.text("app_id")?,
             image: fields.text("image")?,
             file_url: fields.text("file_url")?,
+            control_image: fields.text("control_image")?,
             prompt: fields.text("prompt")?,
             negative_prompt: fields.text("negative_prompt")?,
             guidance_scale: fields.number("guidance_scale")?,
@@ -113,6 +117,7 @@ impl ImageRequest {
         let draft = Draft {
             app_id: self.app_id,
             image,
+            control_image: self.control_image,
             prompt: self.prompt,
             guidance_scale: self.guidance_scale,
             batch: self.batch,

@@ -38,6 +38,13 @@ fn texts() -> Vec<Row> {
             no_text.clone(),
         ),
         row(
+            "control_image",
+            json!([]),
+            json!(["", "x", "ftp://a/b", "file:///etc/passwd"]),
+            "an http, https or data: URL",
+            no_text.clone(),
+        ),
+        row(
             "prompt",
             json!(["x", long(4000), "Ω ☃ \u{1f3a8}"]),
             json!(["", "  ", long(4001), "a\u{0}b"]),

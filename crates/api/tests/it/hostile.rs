@@ -75,6 +75,7 @@ fn any_field() -> impl Strategy<Value = &'static str> {
         "app_id",
         "image",
         "file_url",
+        "control_image",
         "prompt",
         "negative_prompt",
         "guidance_scale",

@@ -1,8 +1,12 @@
 //! Apps over HTTP, each with the small weights that stand for its own.
 
-use crate::paint::weights;
-use crate::process::{Server, token};
+use crate::paint::{input, weights};
+use crate::process::{FLUX_DEV, Server, token};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use domain::quantity::Size;
+use domain::request::OutputFormat;
+use imaging::{Canny, Metadata, Picture};
 use serde_json::{Value, json};
 use testkit::pictures::{PictureServer, png_size};
 
@@ -82,4 +86,40 @@ async fn the_apps_of_sdxl_answer_with_pictures() {
         let url = answer["output"]["result"][0].as_str().unwrap();
         assert_eq!(png_size(&server.client(&token).get_url(url).await.body), size, "{model}");
     }
+}
+
+fn data_uri(picture: &Picture) -> String {
+    let metadata = Metadata { software: String::new(), model: String::new(), seed: None };
+    let png = imaging::encode(picture, OutputFormat::Png, &metadata).unwrap();
+    format!("data:image/png;base64,{}", STANDARD.encode(png))
+}
+
+#[tokio::test]
+async fn a_control_picture_of_the_callers_own_is_painted_under() {
+    let weights = weights(&[("flux-control-tiny", "flux-canny"), ("flux-dev-tiny", "flux-dev")]);
+    let data = tempfile::tempdir().unwrap();
+    let token = token(data.path());
+    let server = Server::start(data.path(), &["--weights", weights.path().to_str().unwrap()]);
+    let source = imaging::decode(&std::fs::read(input("in_96x64")).unwrap()).unwrap();
+    let edges = imaging::canny(&source, Canny::default());
+    let painted = async |app: &str, more: Value| {
+        let reply = server.client(&token).post("/getImagetoImage", &ask(app, &data_uri(&source), more)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let answer = reply.json();
+        let url = answer["output"]["result"][0].as_str().unwrap().to_owned();
+        (server.client(&token).get_url(&url).await.body, answer["input"].clone())
+    };
+    let (found, input) = painted(CANNY, json!({"prompt": "a house"})).await;
+    assert_eq!(input["control_image"], Value::Null);
+    let (given, input) = painted(CANNY, json!({"prompt": "a house", "control_image": data_uri(&edges)})).await;
+    assert_eq!(found, given, "the same edges");
+    assert!(input["control_image"].as_str().unwrap().starts_with("data:image/png;base64,…"), "{input}");
+    let nothing = Picture::filled(source.size(), [0; 3]);
+    let (other, _) = painted(CANNY, json!({"prompt": "a house", "control_image": data_uri(&nothing)})).await;
+    assert_ne!(found, other);
+
+    // An app that takes none does not even fetch it.
+    let unused = json!({"prompt": "a house", "control_image": "https://127.0.0.1:1/edges.png"});
+    let (_, input) = painted(FLUX_DEV, unused).await;
+    assert_eq!((&input["ignored"], &input["control_image"]), (&json!(["control_image"]), &Value::Null));
 }

@@ -273,6 +273,8 @@ impl FluxEngine {
             ("true_cfg_scale", plan.true_cfg_scale.is_some_and(|scale| scale > 1.0) && !has_negative),
             ("strength", plan.strength.is_some() && !uses_strength),
             ("control_image", plan.control_image.is_some() && !uses_control),
+            // There is one way to take FLUX's noise away.
+            ("scheduler", plan.scheduler.is_some()),
         ];
         let names = given_and_unused.into_iter().filter(|(_, unused)| *unused);
         names.map(|(name, _)| name.to_owned()).collect()

@@ -2,7 +2,7 @@
 
 use crate::golden::{Case, goldens};
 use crate::parity::plan;
-use domain::catalogue::Mode;
+use domain::catalogue::{Mode, Scheduler};
 use domain::id::ModelId;
 use domain::quantity::Size;
 use engine::{Engine, Fit, Plan, Unobserved};
@@ -95,7 +95,8 @@ fn other_models_refuse_modes_that_they_cannot_take() {
     refused(&redux, &Plan { mode: Mode::Plain, ..plan(&redux) }, "mode: got plain; allowed with flux-dev-tiny: redux");
     refused(&redux, &Plan { source: None, ..plan(&redux) }, "image: Redux needs a reference picture");
     let with_control = Plan { control_image: Some(car()), ..plan(&flux) };
-    assert_eq!(flux.engine().run(&with_control, &mut Unobserved).unwrap().ignored, ["control_image"]);
+    let unused = Plan { scheduler: Some(Scheduler::Euler), ..with_control };
+    assert_eq!(flux.engine().run(&unused, &mut Unobserved).unwrap().ignored, ["control_image", "scheduler"]);
 }
 
 #[test]

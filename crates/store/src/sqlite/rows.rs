@@ -8,7 +8,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row};
 
 /// What [`task`] reads.
-pub(super) const COLUMNS: &str = "id, owner, request, source, state, attempt, cancel_requested, step, n_steps, \
+pub(super) const COLUMNS: &str = "id, owner, request, source, control, state, attempt, cancel_requested, step, n_steps, \
      painting, fault, created_ms, started_ms, finished_ms";
 
 /// Finds at most one task; the query selects or returns [`COLUMNS`].
@@ -38,6 +38,7 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, StoreError> {
         owner: fields.parsed("owner", KeyId::parse)?,
         request: fields.json("request", record::request_from_json)?,
         source: fields.parsed("source", BlobKey::parse)?,
+        control: fields.parsed_if_any("control", BlobKey::parse)?,
         state: fields.state()?,
         attempt: fields.get("attempt")?,
         progress: fields.progress()?,
@@ -62,6 +63,11 @@ impl Fields<'_> {
     fn parsed<T>(&self, column: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
         let text: String = self.get(column)?;
         parse(&text).ok_or_else(|| self.corrupt(column))
+    }
+
+    fn parsed_if_any<T>(&self, column: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
+        let text: Option<String> = self.get(column)?;
+        text.map(|text| parse(&text).ok_or_else(|| self.corrupt(column))).transpose()
     }
 
     fn json<T>(&self, column: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, StoreError> {

@@ -11,7 +11,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const STATEMENTS_MAX: usize = 64;
 
 /// Each brings the schema from its index to the next version; a published one never changes.
-const MIGRATIONS: [&str; 2] = [TASKS_AND_KEYS, CLASSES_OF_GPU];
+const MIGRATIONS: [&str; 3] = [TASKS_AND_KEYS, CLASSES_OF_GPU, CONTROL_PICTURES];
 
 const TASKS_AND_KEYS: &str = "
 -- `seq` is the order of acceptance; AUTOINCREMENT, so that none is given out twice.
@@ -83,6 +83,11 @@ DROP INDEX task_queued;
 CREATE INDEX task_queued ON task (seq, app, inference_type, not_before_ms) WHERE state = 'queued';
 ";
 
+const CONTROL_PICTURES: &str = "
+-- NULL: the app makes its own of the reference, or needs none.
+ALTER TABLE task ADD COLUMN control TEXT;
+";
+
 /// A connection that waits for others, and whose commits are on the disk when they return.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)?;
@@ -150,9 +155,10 @@ mod tests {
         connection.execute(sql, []).unwrap();
         migrate(&mut connection).unwrap();
         assert_eq!(version(&connection), MIGRATIONS.len() as i64);
-        let class: Option<String> =
-            connection.query_row("SELECT inference_type FROM task WHERE id = 'a'", [], |row| row.get(0)).unwrap();
-        assert_eq!(class, None, "it runs on whatever there is");
+        let sql = "SELECT inference_type, control FROM task WHERE id = 'a'";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let (class, control): (Option<String>, Option<String>) = connection.query_row(sql, [], read).unwrap();
+        assert_eq!((class, control), (None, None), "it runs on whatever there is, under what is made of its source");
     }
 
     #[test]

@@ -95,8 +95,9 @@ fn submit(
         return Ok(Submission::QueueFull);
     }
     let mut insert = write.connection.prepare_cached(
-        "INSERT INTO task (id, owner, app, request, source, idempotency_key, body_sha256, created_ms, inference_type)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO task
+             (id, owner, app, request, source, control, idempotency_key, body_sha256, created_ms, inference_type)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
     let seq = insert.insert(params![
         task.id.as_str(),
@@ -104,18 +105,22 @@ fn submit(
         task.request.app.as_str(),
         request,
         task.source.as_str(),
+        task.control.as_ref().map(BlobKey::as_str),
         task.idempotency.as_ref().map(|idempotency| &idempotency.key),
         task.idempotency.as_ref().map(|idempotency| idempotency.body_sha256),
         task.now_ms,
         task.request.inference_type.map(InferenceType::as_str),
     ])?;
-    add_file(write.connection, seq, &task.source)?;
+    for file in std::iter::once(&task.source).chain(&task.control) {
+        add_file(write.connection, seq, file)?;
+    }
     write.tell(TaskEvent::Queued(task.id.clone()));
     Ok(Submission::Accepted(Task {
         id: task.id.clone(),
         owner: task.owner.clone(),
         request: task.request.clone(),
         source: task.source.clone(),
+        control: task.control.clone(),
         state: TaskState::Queued,
         attempt: 0,
         progress: None,

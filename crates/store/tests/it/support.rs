@@ -117,6 +117,7 @@ pub(crate) fn new_task(n: u8) -> NewTask {
         owner: owner(1),
         request: request("a"),
         source: blob(&format!("s-{n}")),
+        control: None,
         idempotency: None,
         now_ms: START_MS,
     }
@@ -126,6 +127,7 @@ pub(crate) fn request(app_name: &str) -> GenerationRequest {
     GenerationRequest {
         app: app(app_name),
         image: "https://example.com/a.png".to_owned(),
+        control_image: None,
         prompt: "a cat".to_owned(),
         negative_prompt: String::new(),
         guidance_scale: GuidanceScale::new(3.5).unwrap(),

@@ -167,7 +167,7 @@ async fn a_queued_task_is_cancelled_at_once_and_a_running_one_is_asked() {
 async fn purging_forgets_old_ends_and_tells_their_files() {
     let bench = Bench::new();
     let tasks = &bench.stores.tasks;
-    let shared = NewTask { source: blob("s-shared"), ..new_task(1) };
+    let shared = NewTask { source: blob("s-shared"), control: Some(blob("s-control")), ..new_task(1) };
     let keyed = NewTask { idempotency: Some(idempotency("k", 1)), ..shared };
     tasks.submit(keyed.clone()).await.unwrap();
     tasks.submit(NewTask { id: task_id(2), idempotency: None, ..keyed.clone() }).await.unwrap();
@@ -177,7 +177,8 @@ async fn purging_forgets_old_ends_and_tells_their_files() {
     assert!(tasks.purge(START_MS).await.unwrap().is_empty(), "not yet old");
     let mut orphans = tasks.purge(START_MS + 1).await.unwrap();
     orphans.sort();
-    assert_eq!(orphans, [blob("r-1"), blob("t-1")], "the source still serves the other task");
+    assert_eq!(orphans, [blob("r-1"), blob("t-1")], "the source and the control still serve the other task");
+    assert_eq!(tasks.get(&task_id(2)).await.unwrap().unwrap().control, Some(blob("s-control")));
     assert_eq!(tasks.get(&task_id(1)).await.unwrap(), None);
     assert_eq!(bench.state(2).await, "queued");
     // The idempotency key lives as long as its task.
@@ -185,7 +186,9 @@ async fn purging_forgets_old_ends_and_tells_their_files() {
     for n in [2, 3] {
         tasks.cancel(&task_id(n)).await.unwrap();
     }
-    assert_eq!(tasks.purge(i64::MAX).await.unwrap(), [blob("s-shared")]);
+    let mut orphans = tasks.purge(i64::MAX).await.unwrap();
+    orphans.sort();
+    assert_eq!(orphans, [blob("s-control"), blob("s-shared")]);
 }
 
 #[tokio::test]

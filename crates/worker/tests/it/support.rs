@@ -99,7 +99,7 @@ impl Bench {
         let source = BlobKey::parse(&format!("s-{n}.png")).unwrap();
         let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
         let owner = KeyId::from_random([1; 8]);
-        let task = NewTask { id: id.clone(), owner, request, source, idempotency: None, now_ms };
+        let task = NewTask { id: id.clone(), owner, request, source, control: None, idempotency: None, now_ms };
         let answer = self.stores.tasks.submit(task).await.unwrap();
         assert!(matches!(answer, Submission::Accepted(_)), "{answer:?}");
         id
@@ -156,6 +156,7 @@ pub(crate) fn request() -> GenerationRequest {
     GenerationRequest {
         app: AppId::parse("app-1").unwrap(),
         image: "https://example.com/a.png".to_owned(),
+        control_image: None,
         prompt: "a cat".to_owned(),
         negative_prompt: String::new(),
         guidance_scale: GuidanceScale::new(3.5).unwrap(),
