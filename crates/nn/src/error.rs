@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+const MEBIBYTE: u64 = 1 << 20;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, thiserror::Error)]
@@ -13,21 +15,17 @@ pub enum Error {
     /// Every tensor that does not fit, at once, so that one look tells what is wrong with a checkpoint.
     #[error("the weights of {component} do not fit: {}", summary(.missing, .unused, .mismatched))]
     DoNotFit { component: String, missing: Vec<String>, unused: Vec<String>, mismatched: Vec<String> },
+    /// What is wanted is rounded up and what there is down, so that what does not fit never reads as if it did.
     #[error(
-        "the weights of {component} take {} of memory, and weights may take {}",
-        mebibytes(*.bytes),
-        mebibytes(*.budget)
+        "the weights of {component} take {} MiB of memory, and weights may take {} MiB",
+        .bytes.div_ceil(MEBIBYTE),
+        .budget / MEBIBYTE
     )]
     OverBudget { component: String, bytes: u64, budget: u64 },
     #[error("{0}")]
     Shape(String),
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-}
-
-/// Rounded up, so that what does not fit never reads as if it did.
-fn mebibytes(bytes: u64) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 fn summary(missing: &[String], unused: &[String], mismatched: &[String]) -> String {

@@ -129,12 +129,9 @@ fn open_stores(args: &Args) -> Result<Stores, Failure> {
 }
 
 fn sources(args: &Args, offer: Offer) -> Sources {
-    Sources {
-        local: Engines::new(offer.shelf, offer.registry.clone(), args.memory.residency()),
-        remote: offer.remote,
-        registry: offer.registry,
-        allowed: args.allow_source.clone(),
-    }
+    let local = Engines::new(offer.shelf, offer.registry.clone(), args.memory.residency());
+    local.survey();
+    Sources { local, remote: offer.remote, registry: offer.registry, allowed: args.allow_source.clone() }
 }
 
 fn app(args: &Args, stores: &Stores, catalogue: &Catalogue, sources: Arc<Sources>) -> Result<App, Failure> {

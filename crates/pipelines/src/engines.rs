@@ -73,6 +73,14 @@ impl Engines {
         Ok(model)
     }
 
+    /// Looks at every installed model now, so that no request waits while files are read.
+    pub fn survey(&self) {
+        for (model, _) in self.shelf.list() {
+            // What is found is kept for those who ask.
+            let _ = self.within_budget(model);
+        }
+    }
+
     /// Only what stays true until the program starts anew is said here: broken weights may be mended meanwhile.
     fn within_budget(&self, model: &ModelId) -> Result<(), String> {
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,6 +8,7 @@ use domain::quantity::Size;
 use domain::request::OutputFormat;
 use imaging::{Canny, Metadata, Picture};
 use serde_json::{Value, json};
+use testkit::client::Client;
 use testkit::pictures::{PictureServer, png_size};
 
 const CANNY: &str = "ap-mNqZx4rtyjvbcfghwklpde";
@@ -22,6 +23,16 @@ fn ask(app: &str, picture: &str, more: Value) -> Value {
         body[name] = value.clone();
     }
     body
+}
+
+/// The model paints one picture of this size, and uses all that it was asked for.
+async fn answers(client: &Client, body: &Value, model: &str, size: Size) {
+    let reply = client.post("/getImagetoImage", body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let answer = reply.json();
+    assert_eq!((&answer["output"]["model"], &answer["input"]["ignored"]), (&json!(model), &json!([])), "{answer}");
+    let url = answer["output"]["result"][0].as_str().unwrap();
+    assert_eq!(png_size(&client.get_url(url).await.body), size, "{model}");
 }
 
 #[tokio::test]
@@ -46,12 +57,7 @@ async fn the_apps_of_flux_answer_with_pictures() {
         (ask(REDUX, &picture, json!({"width": 800, "height": 1000})), "flux-redux", Size::new(800, 1000)),
     ];
     for (body, model, size) in asked {
-        let reply = server.client(&token).post("/getImagetoImage", &body).await;
-        assert_eq!(reply.status, 200, "{}", reply.text());
-        let answer = reply.json();
-        assert_eq!((&answer["output"]["model"], &answer["input"]["ignored"]), (&json!(model), &json!([])), "{answer}");
-        let url = answer["output"]["result"][0].as_str().unwrap();
-        assert_eq!(png_size(&server.client(&token).get_url(url).await.body), size, "{model}");
+        answers(&server.client(&token), &body, model, size).await;
     }
 }
 
@@ -79,12 +85,7 @@ async fn the_apps_of_sdxl_answer_with_pictures() {
         (app, model, json!({"prompt": "a house", "negative_prompt": "fog", "guidance_scale": 5}), Size::new(90, 70))
     }));
     for (app, model, more, size) in asked {
-        let reply = server.client(&token).post("/getImagetoImage", &ask(app, &picture, more)).await;
-        assert_eq!(reply.status, 200, "{}", reply.text());
-        let answer = reply.json();
-        assert_eq!((&answer["output"]["model"], &answer["input"]["ignored"]), (&json!(model), &json!([])), "{answer}");
-        let url = answer["output"]["result"][0].as_str().unwrap();
-        assert_eq!(png_size(&server.client(&token).get_url(url).await.body), size, "{model}");
+        answers(&server.client(&token), &ask(app, &picture, more), model, size).await;
     }
 }
 
