@@ -14,6 +14,7 @@ pub mod math;
 pub mod matmul;
 pub mod norm;
 pub mod packed;
+pub mod peak;
 pub mod rope;
 
 #[cfg(test)]

@@ -1,0 +1,24 @@
+//! Attention at the shapes of FLUX.1 (1024 and 512 pixels, 512 tokens of text), SDXL's first level and CLIP.
+
+use crate::meter::{Work, measure, numbers};
+use criterion::Criterion;
+use kernels::attention::{Attention, Mask, attend};
+
+/// Heads, their size, queries, keys.
+const SHAPES: [(usize, usize, usize, usize); 4] =
+    [(24, 128, 4608, 4608), (24, 128, 1536, 1536), (10, 64, 4096, 77), (12, 64, 77, 77)];
+
+pub(crate) fn bench(criterion: &mut Criterion) {
+    for (n_heads, dim, n_queries, n_keys) in SHAPES {
+        let width = n_heads * dim;
+        let (q, k, v) = (numbers(n_queries * width, 1), numbers(n_keys * width, 2), numbers(n_keys * width, 3));
+        let mut out = vec![0.0; q.len()];
+        let name = format!("attention f32 {n_heads}x{dim}, {n_queries} queries, {n_keys} keys");
+        // One product with the keys, and one with the values.
+        let operations = 4 * n_queries * n_keys * width;
+        measure(criterion, &name, Work::F32(operations), || {
+            let scale = (dim as f32).powf(-0.5);
+            attend(Attention { q: &q, k: &k, v: &v, n_heads, dim, scale, mask: Mask::None }, &mut out);
+        });
+    }
+}

@@ -1,0 +1,14 @@
+//! Every kernel at the shapes of the models, and its share of what the processor can do at most.
+//!
+//! `cargo bench -p kernels -- --quick` for all of them, `cargo bench -p kernels -- attention` for one family.
+
+mod attention;
+mod conv;
+mod meter;
+mod norm;
+mod packed;
+
+use criterion::{criterion_group, criterion_main};
+
+criterion_group!(benches, packed::bench, attention::bench, conv::bench, norm::bench);
+criterion_main!(benches);

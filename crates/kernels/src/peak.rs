@@ -1,0 +1,357 @@
+//! What this processor can do at most, measured: arithmetic that never leaves its registers, and copies that do not fit
+//! its caches. What a kernel reaches is told as a share of it.
+
+use crate::dispatch::dispatched;
+use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Rounds of one measurement. The best one counts: what else runs on the machine only ever slows one down.
+const ROUNDS: usize = 8;
+/// How long a round takes: all of them together are done within 0.3 s.
+const ROUND: Duration = Duration::from_millis(2);
+/// Bytes that are copied, and as many that they are copied to: with both, more than most processors' last cache holds.
+const COPIED_BYTES: usize = 32 << 20;
+/// The same for one thread of many, whose caches add up.
+const COPIED_BYTES_A_THREAD: usize = 8 << 20;
+/// Bytes that are copied between two looks at the clock.
+const COPY_CHUNK: usize = 1 << 20;
+
+/// The fastest that each kind of work goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peaks {
+    /// Of [`Kind::F32`].
+    pub f32: Rate,
+    /// Of [`Kind::Bf16`].
+    pub bf16: Rate,
+    /// Of [`Kind::Int8`].
+    pub int8: Rate,
+    /// Of copies: bytes read and bytes written, both counted.
+    pub copy: Rate,
+}
+
+/// Thousand millions a second: of operations (a multiplication and an addition are two) or of bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    pub one_thread: f64,
+    /// Of the thread pool that kernels run on.
+    pub all_threads: f64,
+}
+
+/// What is multiplied and added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 32-bit floating point.
+    F32,
+    /// bfloat16, added up in 32-bit floating point.
+    Bf16,
+    /// 8-bit integers, added up in 32 bits.
+    Int8,
+}
+
+/// Measures every peak, within 0.3 s and 64 MiB.
+pub fn measure() -> Peaks {
+    let arithmetic = |kind| {
+        let multiply_adds = loop_of(kind).run;
+        Rate::of(|| 2.0 * multiply_adds())
+    };
+    Peaks { f32: arithmetic(Kind::F32), bf16: arithmetic(Kind::Bf16), int8: arithmetic(Kind::Int8), copy: copy_rate() }
+}
+
+/// The instructions that a kind's peak is measured with: the widest of this processor that kernels know.
+pub fn instructions(kind: Kind) -> &'static str {
+    loop_of(kind).instructions
+}
+
+impl Rate {
+    /// Of work that says how much it has done.
+    fn of(work: impl Fn() -> f64 + Sync) -> Self {
+        Self {
+            one_thread: best(|| speed(&work)),
+            all_threads: best(|| rayon::broadcast(|_| speed(&work)).iter().sum()),
+        }
+    }
+}
+
+fn best(round: impl FnMut() -> f64) -> f64 {
+    std::iter::repeat_with(round).take(ROUNDS).fold(0.0, f64::max)
+}
+
+/// How much work this thread does in a round, thousand millions a second.
+fn speed(mut work: impl FnMut() -> f64) -> f64 {
+    let begin = Instant::now();
+    let mut done = 0.0;
+    loop {
+        done += work();
+        let elapsed = begin.elapsed();
+        if elapsed >= ROUND {
+            return done / elapsed.as_secs_f64() / 1e9;
+        }
+    }
+}
+
+fn copy_rate() -> Rate {
+    let n_threads = rayon::current_num_threads();
+    let n_bytes = COPIED_BYTES.max(n_threads * COPIED_BYTES_A_THREAD);
+    // Ones, because a page of zeros need not be memory of its own.
+    let (source, mut target) = (vec![1; n_bytes], vec![1; n_bytes]);
+    let mut whole = Copy { source: &source, target: &mut target, done: 0 };
+    let one_thread = best(|| speed(|| whole.go_on()));
+    let part = n_bytes.div_ceil(n_threads);
+    let parts = source.chunks(part).zip(target.chunks_mut(part));
+    let parts: Vec<Mutex<Copy<'_>>> =
+        parts.map(|(source, target)| Mutex::new(Copy { source, target, done: 0 })).collect();
+    let round = || {
+        let speeds = rayon::broadcast(|thread| {
+            let mut part = parts[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
+            speed(|| part.go_on())
+        });
+        speeds.iter().sum()
+    };
+    Rate { one_thread, all_threads: best(round) }
+}
+
+/// A copy that begins anew at its end.
+struct Copy<'a> {
+    source: &'a [u8],
+    target: &'a mut [u8],
+    done: usize,
+}
+
+impl Copy<'_> {
+    /// Bytes that were read and written.
+    fn go_on(&mut self) -> f64 {
+        let end = (self.done + COPY_CHUNK).min(self.source.len());
+        let range = self.done..end;
+        self.done = if end == self.source.len() { 0 } else { end };
+        black_box(&mut self.target[range.clone()]).copy_from_slice(black_box(&self.source[range.clone()]));
+        2.0 * range.len() as f64
+    }
+}
+
+/// Arithmetic of one kind, some 20 µs of it.
+struct Loop {
+    instructions: &'static str,
+    /// Does multiply-adds and counts them by themselves: every product is one times one, so their sum is their number.
+    run: fn() -> f64,
+}
+
+/// Times that a loop goes around: no sum of ones leaves the numbers that f32 has.
+const TURNS: usize = 4096;
+
+fn loop_of(kind: Kind) -> Loop {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(wide) = x86::loop_of(kind) {
+        return wide;
+    }
+    let run = match kind {
+        Kind::F32 => portable::f32_loop,
+        Kind::Bf16 => portable::bf16_loop,
+        Kind::Int8 => portable::int8_loop,
+    };
+    Loop { instructions: "portable", run }
+}
+
+/// What the compiler makes of plain loops. Operands come from an array: what never changes it would multiply once.
+mod portable {
+    use super::{TURNS, black_box, dispatched};
+
+    /// Sums that go on side by side.
+    const LANES: usize = 64;
+
+    type Operands<T> = [[T; LANES]; 64];
+
+    pub(super) fn f32_loop() -> f64 {
+        let (left, right) = (black_box([[1.0f32; LANES]; 64]), black_box([[1.0f32; LANES]; 64]));
+        let mut sums = [0.0; LANES];
+        for _ in 0..TURNS / left.len() {
+            multiply_add_f32(black_box(&left), black_box(&right), &mut sums);
+        }
+        sums.iter().copied().map(f64::from).sum()
+    }
+
+    pub(super) fn bf16_loop() -> f64 {
+        const ONE: u16 = 0x3f80;
+        let (left, right) = (black_box([[ONE; LANES]; 64]), black_box([[ONE; LANES]; 64]));
+        let mut sums = [0.0; LANES];
+        for _ in 0..TURNS / left.len() {
+            multiply_add_bf16(black_box(&left), black_box(&right), &mut sums);
+        }
+        sums.iter().copied().map(f64::from).sum()
+    }
+
+    pub(super) fn int8_loop() -> f64 {
+        let (left, right) = (black_box([[1i8; LANES]; 64]), black_box([[1i8; LANES]; 64]));
+        let mut sums = [0; LANES];
+        for _ in 0..TURNS / left.len() {
+            multiply_add_int8(black_box(&left), black_box(&right), &mut sums);
+        }
+        sums.iter().copied().map(f64::from).sum()
+    }
+
+    dispatched! {
+        fn multiply_add_f32(left: &Operands<f32>, right: &Operands<f32>, sums: &mut [f32; LANES]) {
+            for (left, right) in left.iter().zip(right) {
+                for lane in 0..LANES {
+                    sums[lane] += left[lane] * right[lane];
+                }
+            }
+        }
+    }
+
+    dispatched! {
+        fn multiply_add_bf16(left: &Operands<u16>, right: &Operands<u16>, sums: &mut [f32; LANES]) {
+            for (left, right) in left.iter().zip(right) {
+                for lane in 0..LANES {
+                    let widened = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+                    sums[lane] += widened(left[lane]) * widened(right[lane]);
+                }
+            }
+        }
+    }
+
+    dispatched! {
+        fn multiply_add_int8(left: &Operands<i8>, right: &Operands<i8>, sums: &mut [i32; LANES]) {
+            for (left, right) in left.iter().zip(right) {
+                for lane in 0..LANES {
+                    sums[lane] += i32::from(left[lane]) * i32::from(right[lane]);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Kind, Loop, TURNS, black_box};
+    use std::arch::x86_64::{
+        __m256, __m512, __m512i, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+        _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_reduce_add_epi32,
+        _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    };
+
+    /// Sums that go on side by side: more than the processor begins before it has finished the first.
+    const CHAINS: usize = 12;
+
+    /// The loop for instructions that this processor has beyond what the compiler makes use of.
+    pub(super) fn loop_of(kind: Kind) -> Option<Loop> {
+        let has_avx512 = is_x86_feature_detected!("avx512f");
+        match kind {
+            Kind::F32 if has_avx512 => {
+                // SAFETY: the processor has AVX-512F.
+                Some(Loop { instructions: "AVX-512", run: || unsafe { f32_avx512() } })
+            }
+            Kind::F32 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
+                // SAFETY: the processor has AVX2 and FMA.
+                Some(Loop { instructions: "AVX2 FMA", run: || unsafe { f32_avx2() } })
+            }
+            Kind::Bf16 if has_avx512 && is_x86_feature_detected!("avx512bf16") => {
+                // SAFETY: the processor has AVX-512F and BF16.
+                Some(Loop { instructions: "AVX-512 BF16", run: || unsafe { bf16_avx512() } })
+            }
+            Kind::Int8 if has_avx512 && is_x86_feature_detected!("avx512vnni") => {
+                // SAFETY: the processor has AVX-512F and VNNI.
+                Some(Loop { instructions: "AVX-512 VNNI", run: || unsafe { int8_avx512() } })
+            }
+            _ => None,
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn f32_avx512() -> f64 {
+        let (left, right) = black_box((_mm512_set1_ps(1.0), _mm512_set1_ps(1.0)));
+        let mut sums: [__m512; CHAINS] = [_mm512_setzero_ps(); CHAINS];
+        for _ in 0..TURNS {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(left, right, *sum);
+            }
+        }
+        sums.iter().map(|sum| f64::from(_mm512_reduce_add_ps(*sum))).sum()
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn f32_avx2() -> f64 {
+        let (left, right) = black_box((_mm256_set1_ps(1.0), _mm256_set1_ps(1.0)));
+        let mut sums: [__m256; CHAINS] = [_mm256_setzero_ps(); CHAINS];
+        for _ in 0..TURNS {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(left, right, *sum);
+            }
+        }
+        let mut lanes = [[0.0f32; 8]; CHAINS];
+        for (lanes, sum) in lanes.iter_mut().zip(sums) {
+            // SAFETY: the lanes of a chain are one vector.
+            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
+        }
+        lanes.as_flattened().iter().copied().map(f64::from).sum()
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn bf16_avx512() -> f64 {
+        let ones = _mm512_set1_ps(1.0);
+        let (left, right) = black_box((_mm512_cvtne2ps_pbh(ones, ones), _mm512_cvtne2ps_pbh(ones, ones)));
+        let mut sums: [__m512; CHAINS] = [_mm512_setzero_ps(); CHAINS];
+        for _ in 0..TURNS {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, left, right);
+            }
+        }
+        sums.iter().map(|sum| f64::from(_mm512_reduce_add_ps(*sum))).sum()
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    fn int8_avx512() -> f64 {
+        let (left, right) = black_box((_mm512_set1_epi8(1), _mm512_set1_epi8(1)));
+        let mut sums: [__m512i; CHAINS] = [_mm512_setzero_si512(); CHAINS];
+        for _ in 0..TURNS {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, left, right);
+            }
+        }
+        sums.iter().map(|sum| f64::from(_mm512_reduce_add_epi32(*sum))).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_count(run: fn() -> f64, a_turn: usize) {
+        assert_eq!(run() as usize, TURNS * a_turn);
+    }
+
+    #[test]
+    fn loops_do_as_much_as_they_say() {
+        for run in [portable::f32_loop, portable::bf16_loop, portable::int8_loop] {
+            check_count(run, 64);
+        }
+        #[cfg(target_arch = "x86_64")]
+        for kind in [Kind::F32, Kind::Bf16, Kind::Int8] {
+            if let Some(Loop { instructions, run }) = x86::loop_of(kind) {
+                let lanes = if instructions == "AVX2 FMA" { 8 } else { 16 };
+                let a_lane = [1, 2, 4][kind as usize];
+                check_count(run, 12 * lanes * a_lane);
+            }
+        }
+    }
+
+    /// A loop that the compiler saw through would be faster than any processor.
+    #[test]
+    fn every_peak_is_one_that_a_processor_can_have() {
+        let Peaks { f32, bf16, int8, copy } = measure();
+        for (rate, most_a_thread) in [(f32, 1e3), (bf16, 2e3), (int8, 4e3), (copy, 1e3)] {
+            assert!(rate.one_thread > 0.01 && rate.one_thread < most_a_thread, "{rate:?}");
+            let n_threads = rayon::current_num_threads() as f64;
+            assert!(rate.all_threads > 0.01 && rate.all_threads < most_a_thread * n_threads, "{rate:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_around() {
+        let (source, mut target) = (vec![3; COPY_CHUNK + 1], vec![0; COPY_CHUNK + 1]);
+        let mut copy = Copy { source: &source, target: &mut target, done: 0 };
+        assert_eq!([copy.go_on(), copy.go_on(), copy.go_on()].map(|n| n as usize / 2), [COPY_CHUNK, 1, COPY_CHUNK]);
+        assert_eq!(source, target);
+    }
+}
