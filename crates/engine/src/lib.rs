@@ -7,7 +7,7 @@ use domain::id::ModelId;
 use domain::quantity::Size;
 use imaging::Picture;
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{AddAssign, ControlFlow};
 use std::time::Duration;
 
 #[cfg(feature = "testing")]
@@ -126,6 +126,34 @@ pub struct Timings {
     pub steps: Vec<Duration>,
     pub vae_decode: Duration,
     pub total: Duration,
+    pub operations: StageOperations,
+}
+
+/// The arithmetic of each stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StageOperations {
+    pub text: Operations,
+    pub vae_encode: Operations,
+    /// Of all steps together.
+    pub steps: Operations,
+    pub vae_decode: Operations,
+}
+
+/// Multiplications and additions of matrix products, convolutions and attention, by number format. None are counted of
+/// what somebody else computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operations {
+    pub f32: u64,
+    pub bf16: u64,
+    pub int8: u64,
+}
+
+impl AddAssign for Operations {
+    fn add_assign(&mut self, more: Self) {
+        self.f32 += more.f32;
+        self.bf16 += more.bf16;
+        self.int8 += more.int8;
+    }
 }
 
 /// A step that has just ended: `step` of `n_steps`, counted from 1.

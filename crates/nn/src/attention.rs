@@ -1,9 +1,10 @@
 //! Multi-head attention on what linear layers leave: heads side by side in the last dimension.
 
 use crate::values::{self, Values};
-use crate::{Error, Result};
+use crate::{Error, Result, work};
 use candle_core::Tensor;
 pub use kernels::attention::Mask;
+use kernels::peak::Kind;
 
 /// Heads, the factor on the scores, and what is added to them.
 #[derive(Clone, Copy)]
@@ -48,5 +49,11 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads<'_>) -> Result<Te
         };
         kernels::attention::attend(attention, out);
     }
+    let n_seen = match heads.mask {
+        Mask::Causal => (1..=n_queries).map(|query| query.min(n_keys)).sum(),
+        Mask::None | Mask::Bias(_) => n_queries * n_keys,
+    };
+    // One product with the keys, and one with the values.
+    work::note(Kind::F32, 2 * b * n_seen * width);
     values::tensor(out, (b, n_queries, width))
 }

@@ -1,11 +1,12 @@
 //! Convolution layers.
 
 use crate::values::{self, Values};
-use crate::{Error, Result, Weights};
+use crate::{Error, Result, Weights, work};
 use candle_core::Tensor;
 use kernels::conv::Conv;
 pub use kernels::conv::{Extent, Form, Padding};
 use kernels::matmul::{self, Matrix, Mode, Target, Threads};
+use kernels::peak::Kind;
 
 /// A convolution.
 pub struct Conv2d {
@@ -84,6 +85,7 @@ impl Conv2d {
         for (out, input) in out.chunks_mut(output_len).zip(input.chunks(inputs * height * width)) {
             kernels::conv::convolve(&conv, input, extent, out);
         }
+        work::note(Kind::F32, out.len() * inputs * form.side * form.side);
         values::tensor(out, (b, outputs, output.height, output.width))
     }
 }
@@ -111,6 +113,7 @@ impl ConvTranspose2d {
             let target = Target { values: squares, row_stride: n_pixels, mode: Mode::Overwrite };
             matmul::multiply(weight, Matrix::row_major(input, inputs, n_pixels), 1.0, target, Threads::All);
         }
+        work::note(Kind::F32, squares.len() * inputs);
         let out = values::tensor(squares, (b, outputs, side, side, height * width))?
             .reshape(&[b, outputs, side, side, height, width])? // (b, outputs, dy, dx, h, w)
             .permute([0, 1, 4, 2, 5, 3])? // (b, outputs, h, dy, w, dx)

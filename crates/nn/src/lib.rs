@@ -17,9 +17,11 @@ pub mod rope;
 pub mod values;
 pub mod view;
 pub mod weights;
+pub mod work;
 
 pub use error::{Error, Result};
 pub use kernels::activation::Activation;
+pub use kernels::peak;
 pub use weights::Weights;
 
 use candle_core::Tensor;

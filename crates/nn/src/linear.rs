@@ -1,9 +1,10 @@
 //! Linear layers.
 
 use crate::values::{self, Values};
-use crate::{Activation, Error, Result, Weights};
+use crate::{Activation, Error, Result, Weights, work};
 use candle_core::Tensor;
 use kernels::packed::{Epilogue, SingleWeight};
+use kernels::peak::Kind;
 
 /// `x Wᵀ + b`.
 pub struct Linear {
@@ -49,6 +50,7 @@ impl Linear {
         let x = Values::of(&x)?;
         let mut out = vec![0.0; x.len() / self.inputs * self.outputs];
         self.weight.multiply(&x, Epilogue { bias: self.bias.as_deref(), activation }, &mut out);
+        work::note(Kind::F32, out.len() * self.inputs);
         values::tensor(out, shape)
     }
 }

@@ -1,5 +1,7 @@
 //! `pentimento bench`: where the time of one picture goes, stage by stage.
 
+mod report;
+
 use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::memory::MemoryArgs;
@@ -8,10 +10,13 @@ use crate::terminal::{self, Progress};
 use crate::weights::{self, Places, PrecisionArg, WeightsArg};
 use domain::catalogue::Mode;
 use domain::quantity::Size;
-use engine::{Engine, Fit, Plan, Timings};
+use engine::{Fit, Plan};
 use imaging::Picture;
-use serde_json::json;
-use std::time::Duration;
+use nn::peak::Peaks;
+use report::{Report, Subject};
+
+/// Measurements of the machine's peaks, of which the best counts.
+const PEAK_TRIES: usize = 3;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -21,10 +26,9 @@ pub(crate) struct Args {
     data: DataArg,
     #[command(flatten)]
     memory: MemoryArgs,
-    #[arg(long, value_name = "W", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    width: u32,
-    #[arg(long, value_name = "H", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    height: u32,
+    /// Of the picture, pixels: a side, or width and height (768x512).
+    #[arg(long, value_name = "SIZE", default_value = "512", value_parser = size)]
+    size: Size,
     /// Steps, all of which run.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: u32,
@@ -40,15 +44,6 @@ pub(crate) struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-}
-
-/// Median seconds of each stage.
-struct Medians {
-    text: f64,
-    vae_encode: f64,
-    step: f64,
-    vae_decode: f64,
-    total: f64,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -75,20 +70,28 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     progress.end();
-    report(args, engine.as_ref(), &medians(&runs));
+    let subject = Subject {
+        model: engine.model().as_str(),
+        precision: pipelines::Precision::from(args.precision).as_str(),
+        size: args.size,
+        steps: args.steps,
+    };
+    // Before the peaks are measured, which takes memory of its own.
+    let memory = peak_rss_mib();
+    let report = Report { subject, runs: &runs, memory, peaks: Peaks::best_of(PEAK_TRIES) };
+    terminal::say(&if args.json { report.json().to_string() } else { report.table() });
     Ok(())
 }
 
 /// A picture of noise at full strength: every stage and every step runs.
 fn plan(args: &Args) -> Plan {
-    let size = Size::new(args.width, args.height);
     let mut state = 1u32;
     let noise = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     });
     Plan {
-        source: Picture::new(size, noise.take(3 * size.pixels() as usize).collect()),
+        source: Picture::new(args.size, noise.take(3 * args.size.pixels() as usize).collect()),
         mode: Mode::Plain,
         control_image: None,
         prompt: "a lighthouse at dusk, oil painting".to_owned(),
@@ -100,7 +103,7 @@ fn plan(args: &Args) -> Plan {
         strength: Some(1.0),
         steps: Some(args.steps),
         scheduler: None,
-        size: Some(size),
+        size: Some(args.size),
         fit: Fit::Stretch,
         seed: 0,
         batch: 1,
@@ -108,53 +111,13 @@ fn plan(args: &Args) -> Plan {
     }
 }
 
-fn medians(runs: &[Timings]) -> Medians {
-    let of = |stage: fn(&Timings) -> Duration| median(runs.iter().map(stage).collect());
-    Medians {
-        text: of(|run| run.text),
-        vae_encode: of(|run| run.vae_encode),
-        step: median(runs.iter().flat_map(|run| run.steps.clone()).collect()),
-        vae_decode: of(|run| run.vae_decode),
-        total: of(|run| run.total),
-    }
-}
-
-fn median(mut durations: Vec<Duration>) -> f64 {
-    durations.sort_unstable();
-    let middle = durations.len() / 2;
-    let seconds = |idx: usize| durations.get(idx).map_or(0.0, Duration::as_secs_f64);
-    let even = durations.len().is_multiple_of(2) && middle > 0;
-    let value = if even { f64::midpoint(seconds(middle - 1), seconds(middle)) } else { seconds(middle) };
-    (value * 1e4).round() / 1e4
-}
-
-fn report(args: &Args, engine: &dyn Engine, medians: &Medians) {
-    let Medians { text, vae_encode, step, vae_decode, total } = medians;
-    let precision = pipelines::Precision::from(args.precision).as_str();
-    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let peak = peak_rss_mib();
-    if args.json {
-        let object = json!({
-            "text": text, "vae_encode": vae_encode, "step": step, "vae_decode": vae_decode, "total": total,
-            "peak_rss_mib": peak, "model": engine.model().as_str(), "precision": precision, "width": args.width,
-            "height": args.height, "steps": args.steps, "runs": args.runs, "threads": n_threads,
-        });
-        terminal::say(&object.to_string());
-        return;
-    }
-    let Args { width, height, steps, runs, .. } = args;
-    terminal::say(&format!(
-        "{}, {width}x{height}, {steps} steps, {precision}, {n_threads} threads, median of {runs} runs",
-        engine.model()
-    ));
-    for (stage, seconds) in
-        [("text", text), ("vae_encode", vae_encode), ("step", step), ("vae_decode", vae_decode), ("total", total)]
-    {
-        terminal::say(&format!("  {stage:<12} {seconds:>9.4} s"));
-    }
-    if let Some(peak) = peak {
-        terminal::say(&format!("  {:<12} {peak:>9} MiB", "peak memory"));
-    }
+/// `512`, or `768x512`.
+fn size(text: &str) -> Result<Size, String> {
+    const SIDE_MAX: u32 = 4096;
+    let (width, height) = text.split_once('x').unwrap_or((text, text));
+    let side = |text: &str| text.parse::<u32>().ok().filter(|side| (1..=SIDE_MAX).contains(side));
+    let size = side(width).zip(side(height)).map(|(width, height)| Size::new(width, height));
+    size.ok_or_else(|| format!("allowed: a side from 1 to {SIDE_MAX}, or two such as 768x512"))
 }
 
 /// The most memory that the process has held, where the system tells.
@@ -170,10 +133,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_median_stands_in_the_middle() {
-        let seconds = |values: &[u64]| median(values.iter().map(|value| Duration::from_secs(*value)).collect());
-        assert!((seconds(&[3, 1, 100]) - 3.0).abs() < 1e-9);
-        assert!((seconds(&[1, 2, 3, 100]) - 2.5).abs() < 1e-9);
-        assert!(seconds(&[]).abs() < 1e-9);
+    fn a_size_is_a_side_or_two() {
+        assert_eq!(size("512"), Ok(Size::new(512, 512)));
+        assert_eq!(size("768x512"), Ok(Size::new(768, 512)));
+        for text in ["", "0", "4097", "512x", "x", "1x2x3", "-1"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 }

@@ -4,8 +4,9 @@ use crate::settings::Settings;
 use crate::trace::Trace;
 use candle_core::Tensor;
 use domain::quantity::Size;
-use engine::{EngineError, Fit, Observer, Plan, Timings};
+use engine::{EngineError, Fit, Observer, Operations, Plan, Timings};
 use imaging::Picture;
+use nn::work::Work;
 use nn::{Error, Result, values};
 use samplers::noise::TorchGenerator;
 use std::time::{Duration, Instant};
@@ -78,13 +79,31 @@ pub(crate) fn placed(source: &Picture, size: Size, fit: Fit) -> Picture {
     }
 }
 
+/// What a stage takes: time, and arithmetic.
+pub(crate) struct Clock {
+    begin: Instant,
+    done: Work,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { begin: Instant::now(), done: nn::work::done() }
+    }
+
+    pub(crate) fn stop(self) -> (Duration, Operations) {
+        let Work { f32, bf16, int8 } = nn::work::done() - self.done;
+        (self.begin.elapsed(), Operations { f32, bf16, int8 })
+    }
+}
+
+/// A whole stage; `spent` and `operations` are where its clock is written down.
 pub(crate) fn clocked<T>(
-    spent: &mut Duration,
-    work: impl FnOnce() -> Result<T>,
+    (spent, operations): (&mut Duration, &mut Operations),
+    stage: impl FnOnce() -> Result<T>,
 ) -> std::result::Result<T, EngineError> {
-    let begin = Instant::now();
-    let result = work().map_err(|error| failed(&error));
-    *spent = begin.elapsed();
+    let clock = Clock::start();
+    let result = stage().map_err(|error| failed(&error));
+    (*spent, *operations) = clock.stop();
     result
 }
 

@@ -1,7 +1,7 @@
 //! What the benches share: numbers to compute with, and a line that tells a kernel's share of the machine's peak.
 
 use criterion::{Criterion, SamplingMode};
-use kernels::peak::{self, Peaks, Rate};
+use kernels::peak::{Peaks, Rate};
 use std::cell::RefCell;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -74,14 +74,5 @@ impl Work {
 fn peaks() -> Peaks {
     const TRIES: usize = 3;
     static PEAKS: OnceLock<Peaks> = OnceLock::new();
-    *PEAKS.get_or_init(|| {
-        let larger = |a: Rate, b: Rate| if a.all_threads > b.all_threads { a } else { b };
-        let better = |a: Peaks, b: Peaks| Peaks {
-            f32: larger(a.f32, b.f32),
-            bf16: larger(a.bf16, b.bf16),
-            int8: larger(a.int8, b.int8),
-            copy: larger(a.copy, b.copy),
-        };
-        std::iter::repeat_with(peak::measure).take(TRIES).reduce(better).expect("more than one try")
-    })
+    *PEAKS.get_or_init(|| Peaks::best_of(TRIES))
 }

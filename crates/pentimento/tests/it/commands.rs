@@ -100,6 +100,23 @@ fn models_and_doctor_tell_what_is_there() {
     assert!(!data.exists(), "a look leaves nothing behind");
 }
 
+#[test]
+fn a_bench_tells_speeds_and_shares_of_every_stage() {
+    let ran = run(&["bench", "--size", "64x48", "--steps", "2", "--runs", "1", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap_or_else(|_| panic!("{ran:?}"));
+    for stage in ["text", "vae_encode", "step", "vae_decode", "total"] {
+        let of = |value: &serde_json::Value| value[stage].as_f64().filter(|value| *value > 0.0);
+        assert!(of(&report).is_some() && of(&report["gflops"]).is_some(), "{stage}: {report}");
+        assert!(of(&report["share_of_peak"]).is_some_and(|share| share < 1.0), "{stage}: {report}");
+    }
+    assert_eq!((&report["width"], &report["height"], &report["steps"]), (&64.into(), &48.into(), &2.into()));
+    assert!(report["peaks"]["f32_gflops"].as_f64() > Some(0.0), "{report}");
+    let table = run(&["bench", "--size", "32", "--steps", "1", "--runs", "1"]);
+    let said = text(&table.stdout);
+    assert!(said.starts_with("pentimento-nano, 32x32, 1 steps") && said.contains("peaks of this machine"), "{said}");
+    assert_eq!(run(&["bench", "--size", "0"]).status.code(), Some(2));
+}
+
 #[tokio::test]
 async fn an_operators_own_app_is_served() {
     let dir = tempfile::tempdir().unwrap();

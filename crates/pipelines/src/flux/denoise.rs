@@ -3,7 +3,7 @@
 use super::FluxEngine;
 use super::encode::{Embeds, Texts};
 use super::prepare::{Conditioning, Grid, Prepared, unpack};
-use crate::run::{Watch, failed};
+use crate::run::{Clock, Watch, failed};
 use crate::trace::{Prefixed, Trace};
 use candle_core::Tensor;
 use engine::{EngineError, StepReport};
@@ -13,7 +13,6 @@ use nn::Result;
 use nn::rope::Rope;
 use nn::values;
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 /// One call of the transformer.
 struct Call<'a> {
@@ -37,13 +36,15 @@ impl FluxEngine {
         let n_steps = run.n_steps() as u32;
         let mut n_calls = 0;
         for (idx, step) in (run.first_step..run.schedule.n_steps()).enumerate() {
-            let begin = Instant::now();
+            let clock = Clock::start();
             run.latents = self
                 .step(&run, texts, step, &mut Calls { trace, n_calls: &mut n_calls })
                 .map_err(|error| failed(&error))?;
             let joined = Tensor::cat(&run.latents, 0).map_err(|error| failed(&error.into()))?;
             trace.see(&format!("latents_after_step_{idx}"), &joined);
-            timings.steps.push(begin.elapsed());
+            let (spent, operations) = clock.stop();
+            timings.steps.push(spent);
+            timings.operations.steps += operations;
             let report = StepReport { step: idx as u32 + 1, n_steps };
             if let ControlFlow::Break(()) = observer.step(report) {
                 return Err(EngineError::Cancelled);

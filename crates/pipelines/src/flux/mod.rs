@@ -195,11 +195,15 @@ impl FluxEngine {
         let strength = if job.starts_from_reference() { job.strength } else { 1.0 };
         let frame = Frame { size: job.size, strength };
         let canvas = Canvas::new(job.plan, frame, &self.settings, self.multiple());
-        let texts = clocked(&mut timings.text, || self.encode_texts(job, trace))?;
-        let prepared = clocked(&mut timings.vae_encode, || self.prepare(job, &canvas, &texts, trace))?;
+        let texts = clocked((&mut timings.text, &mut timings.operations.text), || self.encode_texts(job, trace))?;
+        let prepared = clocked((&mut timings.vae_encode, &mut timings.operations.vae_encode), || {
+            self.prepare(job, &canvas, &texts, trace)
+        })?;
         let steps_run = prepared.n_steps() as u32;
         let latents = self.denoise(prepared, &texts, Watch { timings, observer, trace })?;
-        let decoded = clocked(&mut timings.vae_decode, || self.codec.decode(&latents, trace))?;
+        let decoded = clocked((&mut timings.vae_decode, &mut timings.operations.vae_decode), || {
+            self.codec.decode(&latents, trace)
+        })?;
         Ok((canvas.finish(&decoded), steps_run))
     }
 

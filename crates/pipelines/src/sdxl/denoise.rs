@@ -3,7 +3,7 @@
 use super::SdxlEngine;
 use super::encode::Texts;
 use super::prepare::Prepared;
-use crate::run::{Watch, failed};
+use crate::run::{Clock, Watch, failed};
 use crate::trace::{Prefixed, Trace};
 use candle_core::Tensor;
 use engine::{EngineError, StepReport};
@@ -12,7 +12,6 @@ use models::unet::Input;
 use nn::{Result, values};
 use samplers::diffusion::{Step, Update};
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 /// A run under way.
 struct State<'a> {
@@ -34,9 +33,11 @@ impl SdxlEngine {
         let mut state = State { run, texts, estimates: Vec::new() };
         let n_steps = state.run.steps.len();
         for idx in 0..n_steps {
-            let begin = Instant::now();
+            let clock = Clock::start();
             self.step(&mut state, idx, trace).map_err(|error| failed(&error))?;
-            timings.steps.push(begin.elapsed());
+            let (spent, operations) = clock.stop();
+            timings.steps.push(spent);
+            timings.operations.steps += operations;
             let report = StepReport { step: idx as u32 + 1, n_steps: n_steps as u32 };
             if let ControlFlow::Break(()) = observer.step(report) {
                 return Err(EngineError::Cancelled);

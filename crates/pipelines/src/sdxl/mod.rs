@@ -144,11 +144,15 @@ impl SdxlEngine {
     ) -> std::result::Result<(Vec<Picture>, u32), EngineError> {
         let frame = Frame { size: job.asked.size, strength: job.asked.strength };
         let canvas = Canvas::new(job.plan, frame, &self.settings, self.codec.factor() as u32);
-        let texts = clocked(&mut timings.text, || self.encode_texts(job, trace))?;
-        let prepared = clocked(&mut timings.vae_encode, || self.prepare(job, &canvas, trace))?;
+        let texts = clocked((&mut timings.text, &mut timings.operations.text), || self.encode_texts(job, trace))?;
+        let prepared = clocked((&mut timings.vae_encode, &mut timings.operations.vae_encode), || {
+            self.prepare(job, &canvas, trace)
+        })?;
         let steps_run = prepared.steps.len() as u32;
         let latents = self.denoise(prepared, &texts, Watch { timings, observer, trace })?;
-        let decoded = clocked(&mut timings.vae_decode, || self.codec.decode(&latents, trace))?;
+        let decoded = clocked((&mut timings.vae_decode, &mut timings.operations.vae_decode), || {
+            self.codec.decode(&latents, trace)
+        })?;
         Ok((canvas.finish(&decoded), steps_run))
     }
 
