@@ -1,0 +1,331 @@
+//! Scaled dot-product attention by online softmax: no score matrix larger than one tile.
+//!
+//! Milakov and Gimelshein, "Online normalizer calculation for softmax" (arXiv:1805.02867); Dao et al.,
+//! "FlashAttention" (arXiv:2205.14135). Keys and values of a head are packed once, in the order in which the products
+//! read them; a tile of [`TILE_ROWS`] queries meets a block of them while it lies in a core's cache.
+
+mod pack;
+mod tile;
+
+use pack::{Line, Rows};
+use rayon::prelude::*;
+use std::f32::consts::LOG2_E;
+use tile::{Scores, Softmax, Tile};
+
+/// Numbers that lie side by side in a line: two vectors of sixteen.
+const PANEL: usize = 32;
+/// Queries of a tile: with two vectors of sums each, they and a line fill the 32 registers of AVX-512.
+const TILE_ROWS: usize = 12;
+/// Most keys whose scores a tile holds at a time: they and the lines that pass by stay in a first-level cache.
+const KEY_BLOCK_MAX: usize = 256;
+/// Numbers of a block of keys, and as many of values: both stay in a second-level cache for all tiles of a task.
+const BLOCK_NUMBERS: usize = 32 * 1024;
+/// Sums of one task: they share that cache.
+const TASK_NUMBERS: usize = 24 * 1024;
+/// Tiles of a task; one that is long enough hides the time in which the next block comes from memory.
+const TASK_TILES_MAX: usize = 16;
+/// Tasks that a head is cut into if it has so many tiles, so that several threads have work.
+const TASKS_MIN: usize = 4;
+
+/// Queries, keys and values of one sequence, heads interleaved as linear layers leave them.
+#[derive(Clone, Copy)]
+pub struct Attention<'a> {
+    /// `(queries, heads, dim)`
+    pub q: &'a [f32],
+    /// `(keys, heads, dim)`
+    pub k: &'a [f32],
+    /// `(keys, heads, dim)`
+    pub v: &'a [f32],
+    pub n_heads: usize,
+    pub dim: usize,
+    /// Factor on the scores before the softmax.
+    pub scale: f32,
+    pub mask: Mask<'a>,
+}
+
+/// What is added to the scores.
+#[derive(Clone, Copy)]
+pub enum Mask<'a> {
+    None,
+    /// A query sees its own position and what stands before it.
+    Causal,
+    /// `(heads, queries, keys)`, added to the scaled scores.
+    Bias(&'a [f32]),
+}
+
+/// Attends; the output has the layout of the queries.
+///
+/// # Shapes
+/// - out: `(queries, heads, dim)`
+pub fn attend(attention: Attention<'_>, out: &mut [f32]) {
+    let Attention { q, k, v, n_heads, dim, .. } = attention;
+    let width = n_heads * dim;
+    assert!(width > 0 && q.len().is_multiple_of(width) && k.len().is_multiple_of(width), "attend: ragged heads");
+    assert_eq!(k.len(), v.len(), "attend: keys and values differ in length");
+    assert_eq!(q.len(), out.len(), "attend: the output does not fit");
+    let plan = Plan::of(q.len() / width, k.len() / width, dim);
+    if let Mask::Bias(bias) = attention.mask {
+        assert_eq!(bias.len(), n_heads * plan.n_queries * plan.n_keys, "attend: the bias does not fit");
+    }
+    if out.is_empty() {
+        return;
+    }
+    assert!(plan.n_keys > 0, "attend: no keys");
+    let target = Target { values: out.as_mut_ptr(), row_stride: width };
+    (0..n_heads).into_par_iter().for_each(|head| {
+        let columns = head * dim..(head + 1) * dim;
+        let of_head = |values| Rows::new(values, width, columns.clone());
+        let keys = pack::keys(of_head(k));
+        let values = pack::values(of_head(v), plan.key_block);
+        let task_queries = plan.task_tiles * TILE_ROWS;
+        (0..plan.n_queries.div_ceil(task_queries)).into_par_iter().for_each(|task| {
+            let first = task * task_queries;
+            let queries = first..(first + task_queries).min(plan.n_queries);
+            let rows = pack::queries(of_head(q), queries.clone(), attention.scale * LOG2_E);
+            let task = Task { plan, dim, head, mask: attention.mask, first_query: first, keys: &keys, values: &values };
+            for (idx, tile) in task.attend(&rows).iter().enumerate() {
+                let first = first + idx * TILE_ROWS;
+                for query in first..(first + TILE_ROWS).min(queries.end) {
+                    let mut row = [0.0; PANEL];
+                    for (panel, columns) in (0..dim).step_by(PANEL).enumerate() {
+                        let row = &mut row[..PANEL.min(dim - columns)];
+                        tile.weighted_mean(panel, query - first, row);
+                        // SAFETY: every task has a head and queries of its own, so nobody else writes here.
+                        unsafe { target.write(query, head * dim + columns, row) };
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// How the work is cut: a function of the shape alone.
+#[derive(Clone, Copy)]
+struct Plan {
+    n_queries: usize,
+    n_keys: usize,
+    /// Whole panels.
+    key_block: usize,
+    task_tiles: usize,
+}
+
+impl Plan {
+    fn of(n_queries: usize, n_keys: usize, dim: usize) -> Self {
+        let key_block = (BLOCK_NUMBERS / dim / PANEL * PANEL).clamp(PANEL, KEY_BLOCK_MAX);
+        let task_tiles = (TASK_NUMBERS / (dim * TILE_ROWS)).clamp(1, TASK_TILES_MAX);
+        let tiles_of_short = n_queries.div_ceil(TILE_ROWS).div_ceil(TASKS_MIN).max(1);
+        Self { n_queries, n_keys, key_block, task_tiles: task_tiles.min(tiles_of_short) }
+    }
+}
+
+/// Some queries of one head, and what they attend to.
+struct Task<'a> {
+    plan: Plan,
+    dim: usize,
+    head: usize,
+    mask: Mask<'a>,
+    first_query: usize,
+    /// `(panels of keys, dim)`
+    keys: &'a [Line],
+    /// `(blocks of keys, panels of dim, keys of the block)`
+    values: &'a [Line],
+}
+
+/// What a tile of queries has seen so far.
+struct Seen {
+    softmax: Softmax,
+    /// `(panels of dim)`: the values, each times its weight.
+    sums: Vec<Tile>,
+}
+
+impl Seen {
+    /// One query's elements of one panel.
+    fn weighted_mean(&self, panel: usize, row: usize, out: &mut [f32]) {
+        let factor = 1.0 / self.softmax.sums[row];
+        out.iter_mut().zip(&self.sums[panel][row]).for_each(|(out, value)| *out = value * factor);
+    }
+}
+
+impl Task<'_> {
+    /// # Shapes
+    /// - rows: `(tiles, dim)`
+    fn attend(&self, rows: &[[f32; TILE_ROWS]]) -> Vec<Seen> {
+        let n_panels = self.dim.div_ceil(PANEL);
+        let nothing = || Seen { softmax: Softmax::new(), sums: vec![[[0.0; PANEL]; TILE_ROWS]; n_panels] };
+        let mut tiles: Vec<Seen> = rows.chunks(self.dim).map(|_| nothing()).collect();
+        let mut scores = Scores::new();
+        for first_key in (0..self.plan.n_keys).step_by(self.plan.key_block) {
+            for (idx, (rows, seen)) in rows.chunks(self.dim).zip(&mut tiles).enumerate() {
+                let first_query = self.first_query + idx * TILE_ROWS;
+                if matches!(self.mask, Mask::Causal) && first_key >= first_query + TILE_ROWS {
+                    continue;
+                }
+                self.score(rows, first_query, first_key, &mut scores);
+                self.see(first_key, &mut scores, seen);
+            }
+        }
+        tiles
+    }
+
+    /// Keys from `first_key` on that are in its block.
+    fn block(&self, first_key: usize) -> usize {
+        self.plan.key_block.min(self.plan.n_keys - first_key)
+    }
+
+    /// A tile's masked scores of one block of keys, to the base of 2.
+    fn score(&self, rows: &[[f32; TILE_ROWS]], first_query: usize, first_key: usize, scores: &mut Scores) {
+        let n_keys = self.block(first_key);
+        let panels = self.keys[first_key / PANEL * self.dim..].chunks_exact(self.dim).take(n_keys.div_ceil(PANEL));
+        for (panel, lines) in panels.enumerate() {
+            tile::score(rows, lines, panel * PANEL, scores);
+        }
+        for (row, scores) in scores.rows(n_keys).enumerate() {
+            let query = first_query + row;
+            match self.mask {
+                Mask::None => {}
+                Mask::Causal => {
+                    let n_visible = (query + 1).saturating_sub(first_key).min(n_keys);
+                    scores[n_visible..].fill(f32::NEG_INFINITY);
+                }
+                // A tile may have more rows than there are queries.
+                Mask::Bias(bias) if query < self.plan.n_queries => {
+                    let start = (self.head * self.plan.n_queries + query) * self.plan.n_keys + first_key;
+                    tile::add_scaled(scores, &bias[start..start + n_keys], LOG2_E);
+                }
+                Mask::Bias(_) => {}
+            }
+        }
+        scores.hide_from(n_keys);
+    }
+
+    /// Adds what a block of values is worth to a tile.
+    fn see(&self, first_key: usize, scores: &mut Scores, seen: &mut Seen) {
+        let n_keys = self.block(first_key);
+        let n_panels = seen.sums.len();
+        let corrections = seen.softmax.absorb(scores, n_keys);
+        let lines = self.values[first_key * n_panels..].chunks_exact(n_keys);
+        for (panel, (lines, sums)) in lines.zip(&mut seen.sums).enumerate() {
+            let n_columns = PANEL.min(self.dim - panel * PANEL);
+            tile::weigh(scores, lines, &corrections, (n_columns, sums));
+        }
+    }
+}
+
+/// The output, which tasks write to at places of their own.
+#[derive(Clone, Copy)]
+struct Target {
+    values: *mut f32,
+    row_stride: usize,
+}
+
+// SAFETY: `write` asks its caller that no two threads write to the same place.
+unsafe impl Sync for Target {}
+// SAFETY: as above; the pointer is to memory that outlives the tasks, which borrow it.
+unsafe impl Send for Target {}
+
+impl Target {
+    /// # Safety
+    /// The place must lie within the output, and nobody else may use it meanwhile.
+    unsafe fn write(self, row: usize, column: usize, values: &[f32]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let place = self.values.add(row * self.row_stride + column);
+            std::ptr::copy_nonoverlapping(values.as_ptr(), place, values.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::numbers;
+
+    /// The definition, in f64, with the whole score matrix.
+    fn plainly(attention: Attention<'_>) -> Vec<f32> {
+        let Attention { q, k, v, n_heads, dim, scale, mask } = attention;
+        let width = n_heads * dim;
+        let (n_queries, n_keys) = (q.len() / width, k.len() / width);
+        let mut out = vec![0.0; q.len()];
+        for head in 0..n_heads {
+            for query in 0..n_queries {
+                let at = |values: &[f32], row: usize, i: usize| f64::from(values[row * width + head * dim + i]);
+                let weights: Vec<f64> = (0..n_keys)
+                    .map(|key| {
+                        let dot: f64 = (0..dim).map(|i| at(q, query, i) * at(k, key, i)).sum();
+                        let added = match mask {
+                            Mask::None => 0.0,
+                            Mask::Causal => {
+                                if key > query {
+                                    f64::NEG_INFINITY
+                                } else {
+                                    0.0
+                                }
+                            }
+                            Mask::Bias(bias) => f64::from(bias[(head * n_queries + query) * n_keys + key]),
+                        };
+                        (dot * f64::from(scale) + added).exp()
+                    })
+                    .collect();
+                let sum: f64 = weights.iter().sum();
+                for i in 0..dim {
+                    let value: f64 = (0..n_keys).map(|key| weights[key] * at(v, key, i)).sum();
+                    out[query * width + head * dim + i] = (value / sum) as f32;
+                }
+            }
+        }
+        out
+    }
+
+    #[track_caller]
+    fn check(n_queries: usize, n_keys: usize, n_heads: usize, dim: usize, mask: Mask<'_>) {
+        let width = n_heads * dim;
+        let (q, k, v) = (numbers(n_queries * width, 1), numbers(n_keys * width, 2), numbers(n_keys * width, 3));
+        let attention = Attention { q: &q, k: &k, v: &v, n_heads, dim, scale: (dim as f32).powf(-0.5), mask };
+        let mut out = vec![f32::NAN; q.len()];
+        attend(attention, &mut out);
+        for (idx, (got, expected)) in out.iter().zip(plainly(attention)).enumerate() {
+            assert!((got - expected).abs() < 2e-6, "element {idx}: {got} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn blocks_give_what_the_definition_gives() {
+        check(1, 1, 1, 1, Mask::None);
+        check(3, 5, 2, 8, Mask::None);
+        check(200, 600, 3, 32, Mask::None);
+        check(129, 257, 1, 64, Mask::None);
+    }
+
+    #[test]
+    fn every_size_of_a_head_and_a_block_fits() {
+        for dim in [1, 7, 16, 31, 33, 40, 72, 88, 128, 512] {
+            check(13, 33, 2, dim, Mask::None);
+            check(300, 290, 1, dim, Mask::Causal);
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let (q, k) = (numbers(500 * 80, 1), numbers(700 * 80, 2));
+        let attention = Attention { q: &q, k: &k, v: &k, n_heads: 2, dim: 40, scale: 0.2, mask: Mask::None };
+        let with_threads = |n_threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            let mut out = vec![f32::NAN; q.len()];
+            pool.install(|| attend(attention, &mut out));
+            out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        assert!(with_threads(1) == with_threads(3));
+    }
+
+    #[test]
+    fn a_causal_mask_hides_the_future() {
+        check(77, 77, 4, 8, Mask::Causal);
+        check(300, 300, 2, 8, Mask::Causal);
+    }
+
+    #[test]
+    fn a_bias_is_added_per_head() {
+        check(70, 70, 2, 16, Mask::Bias(&numbers(2 * 70 * 70, 9)));
+        check(270, 270, 2, 4, Mask::Bias(&numbers(2 * 270 * 270, 9)));
+    }
+}

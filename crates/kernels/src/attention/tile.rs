@@ -1,0 +1,421 @@
+//! The inner loops: a tile of queries meets a block of keys, softens its scores, and weighs the block's values.
+
+use super::pack::Line;
+use super::{KEY_BLOCK_MAX, PANEL, TILE_ROWS};
+use crate::dispatch::dispatched;
+use crate::math;
+
+/// Sums of a tile for one panel.
+pub(super) type Tile = [[f32; PANEL]; TILE_ROWS];
+
+/// Lanes of a vector of the widest kind.
+const LANES: usize = 16;
+/// Scores of a row, and room that keeps rows from being a power of two apart, where they would share a cache's sets.
+const ROW_STRIDE: usize = KEY_BLOCK_MAX + LANES;
+
+/// A tile's scores of one block of keys, which become weights.
+#[repr(C, align(64))]
+pub(super) struct Scores([[f32; ROW_STRIDE]; TILE_ROWS]);
+
+impl Scores {
+    pub(super) fn new() -> Self {
+        Self([[0.0; ROW_STRIDE]; TILE_ROWS])
+    }
+
+    pub(super) fn rows(&mut self, n_keys: usize) -> impl Iterator<Item = &mut [f32]> {
+        self.0.iter_mut().map(move |row| &mut row[..n_keys])
+    }
+
+    /// Takes the rest of the last vector out of the softmax.
+    pub(super) fn hide_from(&mut self, n_keys: usize) {
+        for row in &mut self.0 {
+            row[n_keys..n_keys.next_multiple_of(LANES)].fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// The online softmax of a tile's rows; those beyond the tile fill a vector.
+pub(super) struct Softmax {
+    maxima: [f32; LANES],
+    pub(super) sums: [f32; LANES],
+}
+
+impl Softmax {
+    pub(super) fn new() -> Self {
+        Self { maxima: [f32::NEG_INFINITY; LANES], sums: [0.0; LANES] }
+    }
+
+    /// Turns scores into weights relative to the new maxima. What was summed under the old ones is to be multiplied by
+    /// the factors that it returns: 1 where a maximum did not move.
+    pub(super) fn absorb(&mut self, scores: &mut Scores, n_keys: usize) -> [f32; LANES] {
+        let n_lanes = n_keys.next_multiple_of(LANES);
+        #[cfg(target_arch = "x86_64")]
+        if has_avx512() {
+            // SAFETY: the processor has AVX-512F.
+            return unsafe { x86::absorb_avx512(self, scores, n_lanes) };
+        }
+        portable_absorb(self, scores, n_lanes)
+    }
+}
+
+/// `scores = rows · lines` for one panel of keys.
+///
+/// # Shapes
+/// - rows: `(dim)`, the queries of the tile side by side; lines: `(dim)`
+pub(super) fn score(rows: &[[f32; TILE_ROWS]], lines: &[Line], first_column: usize, scores: &mut Scores) {
+    assert!(rows.len() == lines.len() && first_column + PANEL <= ROW_STRIDE, "attend: a panel does not fit");
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        // SAFETY: the processor has AVX-512F.
+        unsafe { x86::score_avx512(rows, lines, first_column, scores) };
+        return;
+    }
+    portable_score(rows, lines, first_column, scores);
+}
+
+/// `sums = sums * corrections + scores · lines` for the first columns of one panel of values.
+///
+/// # Shapes
+/// - lines: `(keys)`
+pub(super) fn weigh(
+    scores: &Scores,
+    lines: &[Line],
+    corrections: &[f32; LANES],
+    (n_columns, sums): (usize, &mut Tile),
+) {
+    assert!(lines.len() <= ROW_STRIDE, "attend: a block does not fit");
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        // SAFETY: the processor has AVX-512F.
+        unsafe {
+            match n_columns.div_ceil(LANES) {
+                1 => x86::weigh_avx512::<1>(scores, lines, corrections, sums),
+                _ => x86::weigh_avx512::<2>(scores, lines, corrections, sums),
+            }
+        }
+        return;
+    }
+    portable_weigh(scores, lines, corrections, sums);
+}
+
+dispatched! {
+    /// `values += factor * added`
+    pub(super) fn add_scaled(values: &mut [f32], added: &[f32], factor: f32) {
+        for (value, added) in values.iter_mut().zip(added) {
+            *value += factor * added;
+        }
+    }
+}
+
+dispatched! {
+    fn portable_score(rows: &[[f32; TILE_ROWS]], lines: &[Line], first_column: usize, scores: &mut Scores) {
+        for (idx, scores) in scores.0.iter_mut().enumerate() {
+            let mut sums = [0.0f32; PANEL];
+            for (row, line) in rows.iter().zip(lines) {
+                for (sum, key) in sums.iter_mut().zip(&line.0) {
+                    *sum += row[idx] * key;
+                }
+            }
+            scores[first_column..first_column + PANEL].copy_from_slice(&sums);
+        }
+    }
+}
+
+dispatched! {
+    fn portable_weigh(scores: &Scores, lines: &[Line], corrections: &[f32; LANES], tile: &mut Tile) {
+        for ((weights, total), correction) in scores.0.iter().zip(tile).zip(corrections) {
+            let mut sums = [0.0f32; PANEL];
+            for (weight, line) in weights.iter().zip(lines) {
+                for (sum, value) in sums.iter_mut().zip(&line.0) {
+                    *sum += weight * value;
+                }
+            }
+            for (total, sum) in total.iter_mut().zip(&sums) {
+                *total = *total * correction + sum;
+            }
+        }
+    }
+}
+
+dispatched! {
+    fn portable_absorb(softmax: &mut Softmax, scores: &mut Scores, n_lanes: usize) -> [f32; LANES] {
+        let mut corrections = [1.0; LANES];
+        for (row, scores) in scores.0.iter_mut().enumerate() {
+            let mut highest = [f32::NEG_INFINITY; LANES];
+            for chunk in scores[..n_lanes].chunks_exact(LANES) {
+                for (highest, score) in highest.iter_mut().zip(chunk) {
+                    *highest = if *score > *highest { *score } else { *highest };
+                }
+            }
+            let maximum = highest.iter().copied().fold(softmax.maxima[row], f32::max);
+            // While nothing is visible there is no weight, and not a NaN.
+            let base = if maximum == f32::NEG_INFINITY { 0.0 } else { maximum };
+            corrections[row] = math::exp2(softmax.maxima[row] - base);
+            let mut sums = [0.0f32; LANES];
+            for chunk in scores[..n_lanes].chunks_exact_mut(LANES) {
+                for (score, sum) in chunk.iter_mut().zip(&mut sums) {
+                    *score = math::exp2(*score - base);
+                    *sum += *score;
+                }
+            }
+            softmax.maxima[row] = maximum;
+            softmax.sums[row] = softmax.sums[row] * corrections[row] + sums.iter().sum::<f32>();
+        }
+        corrections
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, Line, ROW_STRIDE, Scores, Softmax, TILE_ROWS, Tile};
+    use crate::math::EXP2;
+    use std::arch::x86_64::{
+        __m512, _CMP_EQ_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps, _mm512_cmp_ps_mask,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_reduce_add_ps,
+        _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_storeu_ps, _mm512_sub_ps,
+    };
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn score_avx512(rows: &[[f32; TILE_ROWS]], lines: &[Line], first_column: usize, scores: &mut Scores) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
+        for (row, line) in rows.iter().zip(lines) {
+            let line = load::<2>(line);
+            for (sums, x) in sums.iter_mut().zip(row) {
+                let x = _mm512_set1_ps(*x);
+                sums[0] = _mm512_fmadd_ps(x, line[0], sums[0]);
+                sums[1] = _mm512_fmadd_ps(x, line[1], sums[1]);
+            }
+        }
+        for (row, sums) in scores.0.iter_mut().zip(&sums) {
+            let row = &mut row[first_column..first_column + 2 * LANES];
+            // SAFETY: what was sliced is two vectors long.
+            unsafe {
+                _mm512_storeu_ps(row.as_mut_ptr(), sums[0]);
+                _mm512_storeu_ps(row.as_mut_ptr().add(LANES), sums[1]);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn weigh_avx512<const VECTORS: usize>(
+        scores: &Scores,
+        lines: &[Line],
+        corrections: &[f32; LANES],
+        tile: &mut Tile,
+    ) {
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; TILE_ROWS];
+        let weights = scores.0.as_ptr().cast::<f32>();
+        for (key, line) in lines.iter().enumerate() {
+            let line = load::<VECTORS>(line);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: there are so many rows, and the caller has checked that a row has a score for every line.
+                let weight = _mm512_set1_ps(unsafe { *weights.add(row * ROW_STRIDE + key) });
+                for (sum, line) in sums.iter_mut().zip(line) {
+                    *sum = _mm512_fmadd_ps(weight, line, *sum);
+                }
+            }
+        }
+        for ((total, sums), correction) in tile.iter_mut().zip(&sums).zip(corrections) {
+            let correction = _mm512_set1_ps(*correction);
+            for (total, sum) in total.chunks_exact_mut(LANES).zip(sums) {
+                // SAFETY: the chunk is a vector long.
+                unsafe {
+                    let old = _mm512_loadu_ps(total.as_ptr());
+                    _mm512_storeu_ps(total.as_mut_ptr(), _mm512_fmadd_ps(old, correction, *sum));
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn absorb_avx512(softmax: &mut Softmax, scores: &mut Scores, n_lanes: usize) -> [f32; LANES] {
+        let mut highest = [f32::NEG_INFINITY; LANES];
+        for (highest, scores) in highest.iter_mut().zip(&scores.0) {
+            let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
+            let maximum = vectors(&scores[..n_lanes]).fold(lowest, |maximum, score| _mm512_max_ps(score, maximum));
+            *highest = _mm512_reduce_max_ps(maximum);
+        }
+        // SAFETY: both are a vector long.
+        let (old, highest) = unsafe { (_mm512_loadu_ps(softmax.maxima.as_ptr()), _mm512_loadu_ps(highest.as_ptr())) };
+        let maxima = _mm512_max_ps(old, highest);
+        // While nothing is visible there is no weight, and not a NaN.
+        let is_blind = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(maxima, _mm512_set1_ps(f32::NEG_INFINITY));
+        let bases = array(_mm512_mask_mov_ps(maxima, is_blind, _mm512_setzero_ps()));
+        let mut sums = [0.0; LANES];
+        for ((scores, base), sum) in scores.0.iter_mut().zip(bases).zip(&mut sums) {
+            let base = _mm512_set1_ps(base);
+            let mut weights = _mm512_setzero_ps();
+            for scores in scores[..n_lanes].chunks_exact_mut(LANES) {
+                // SAFETY: the chunk is a vector long.
+                unsafe {
+                    let weight = exp2(_mm512_sub_ps(_mm512_loadu_ps(scores.as_ptr()), base));
+                    weights = _mm512_add_ps(weights, weight);
+                    _mm512_storeu_ps(scores.as_mut_ptr(), weight);
+                }
+            }
+            *sum = _mm512_reduce_add_ps(weights);
+        }
+        softmax.maxima = array(maxima);
+        // SAFETY: all are a vector long.
+        let (bases, old_sums, sums) = unsafe {
+            let old_sums = _mm512_loadu_ps(softmax.sums.as_ptr());
+            (_mm512_loadu_ps(bases.as_ptr()), old_sums, _mm512_loadu_ps(sums.as_ptr()))
+        };
+        let corrections = exp2(_mm512_sub_ps(old, bases));
+        softmax.sums = array(_mm512_fmadd_ps(old_sums, corrections, sums));
+        array(corrections)
+    }
+
+    /// [`crate::math::exp2`], with instructions that round and scale by powers of two.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn exp2(x: __m512) -> __m512 {
+        // What comes out of the clamp is 0 at the lower end; a NaN passes, since it is the second operand.
+        let x = _mm512_max_ps(_mm512_set1_ps(-200.0), x);
+        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+        let r = _mm512_sub_ps(x, n);
+        let mut p = _mm512_set1_ps(EXP2[EXP2.len() - 1]);
+        for coefficient in EXP2.iter().rev().skip(1) {
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*coefficient));
+        }
+        _mm512_scalef_ps(p, n)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load<const VECTORS: usize>(line: &Line) -> [__m512; VECTORS] {
+        const { assert!(VECTORS <= 2) };
+        // SAFETY: a line is two vectors long.
+        std::array::from_fn(|idx| unsafe { _mm512_loadu_ps(line.0.as_ptr().add(idx * LANES)) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn vectors(values: &[f32]) -> impl Iterator<Item = __m512> {
+        // SAFETY: a chunk is a vector long.
+        values.chunks_exact(LANES).map(|chunk| unsafe { _mm512_loadu_ps(chunk.as_ptr()) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn array(vector: __m512) -> [f32; LANES] {
+        let mut values = [0.0; LANES];
+        // SAFETY: the array is a vector long.
+        unsafe { _mm512_storeu_ps(values.as_mut_ptr(), vector) };
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::numbers;
+
+    const DIM: usize = 40;
+    const N_KEYS: usize = 45;
+
+    type Score = fn(&[[f32; TILE_ROWS]], &[Line], usize, &mut Scores);
+    type Weigh = fn(&Scores, &[Line], &[f32; LANES], (usize, &mut Tile));
+    type Absorb = fn(&mut Softmax, &mut Scores, usize) -> [f32; LANES];
+
+    fn lines(n: usize, seed: u32) -> Vec<Line> {
+        numbers(n * PANEL, seed).chunks_exact(PANEL).map(|line| Line(line.try_into().unwrap())).collect()
+    }
+
+    fn some_scores(seed: u32) -> Scores {
+        let mut scores = Scores::new();
+        let values = numbers(TILE_ROWS * N_KEYS, seed);
+        scores.rows(N_KEYS).zip(values.chunks(N_KEYS)).for_each(|(row, values)| row.copy_from_slice(values));
+        scores.hide_from(N_KEYS);
+        scores
+    }
+
+    /// The form that this processor takes, and the portable one.
+    const SCORES: [Score; 2] = [score, portable_score];
+    const WEIGHS: [Weigh; 2] = [weigh, |scores, lines, corrections, (_, sums)| {
+        portable_weigh(scores, lines, corrections, sums);
+    }];
+    const ABSORBS: [Absorb; 2] =
+        [Softmax::absorb, |softmax, scores, n_keys| portable_absorb(softmax, scores, n_keys.next_multiple_of(LANES))];
+
+    #[test]
+    fn every_form_of_the_scores_is_the_product() {
+        let rows: Vec<[f32; TILE_ROWS]> =
+            numbers(DIM * TILE_ROWS, 1).chunks_exact(TILE_ROWS).map(|row| row.try_into().unwrap()).collect();
+        let lines = lines(DIM, 2);
+        for score in SCORES {
+            let mut scores = Scores::new();
+            score(&rows, &lines, PANEL, &mut scores);
+            for (row, scores) in scores.0.iter().enumerate() {
+                for key in 0..PANEL {
+                    let product = |(x, line): (&[f32; TILE_ROWS], &Line)| f64::from(x[row]) * f64::from(line.0[key]);
+                    let exact: f64 = rows.iter().zip(&lines).map(product).sum();
+                    assert!((f64::from(scores[PANEL + key]) - exact).abs() < 1e-5, "row {row}, key {key}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_form_of_the_weighing_corrects_what_was_there() {
+        let (scores, lines, corrections) = (some_scores(3), lines(N_KEYS, 4), numbers(LANES, 5));
+        for weigh in WEIGHS {
+            for n_columns in [PANEL, LANES] {
+                let mut sums = [[3.0; PANEL]; TILE_ROWS];
+                weigh(&scores, &lines, &corrections.clone().try_into().unwrap(), (n_columns, &mut sums));
+                for (row, sums) in sums.iter().enumerate() {
+                    for (column, sum) in sums[..n_columns].iter().enumerate() {
+                        let weighed = scores.0[row].iter().zip(&lines);
+                        let weighed = weighed.map(|(weight, line)| f64::from(*weight) * f64::from(line.0[column]));
+                        let exact = 3.0 * f64::from(corrections[row]) + weighed.sum::<f64>();
+                        assert!((f64::from(*sum) - exact).abs() < 2e-5, "row {row}, column {column}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_form_of_the_softmax_gives_weights_sums_and_corrections() {
+        for absorb in ABSORBS {
+            let mut softmax = Softmax::new();
+            let mut past = [(f64::NEG_INFINITY, 0.0); TILE_ROWS];
+            for seed in [6, 7, 8] {
+                let scores = some_scores(seed);
+                let mut weights = some_scores(seed);
+                let corrections = absorb(&mut softmax, &mut weights, N_KEYS);
+                for (row, (maximum, sum)) in past.iter_mut().enumerate() {
+                    let row_scores = scores.0[row][..N_KEYS].iter().map(|score| f64::from(*score));
+                    let new_maximum = row_scores.clone().fold(*maximum, f64::max);
+                    let correction = (*maximum - new_maximum).exp2();
+                    let exact = row_scores.map(|score| (score - new_maximum).exp2());
+                    (*maximum, *sum) = (new_maximum, *sum * correction + exact.clone().sum::<f64>());
+                    assert!((f64::from(corrections[row]) - correction).abs() < 1e-6, "row {row}");
+                    assert!((f64::from(softmax.sums[row]) - *sum).abs() < 1e-5, "row {row}");
+                    for (weight, exact) in weights.0[row].iter().zip(exact) {
+                        assert!((f64::from(*weight) - exact).abs() < 1e-6, "row {row}: {weight} instead of {exact}");
+                    }
+                    assert!(weights.0[row][N_KEYS..].iter().all(|weight| *weight == 0.0), "row {row}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_has_no_weight_and_what_is_no_number_is_not_hidden() {
+        for absorb in ABSORBS {
+            let (mut softmax, mut scores) = (Softmax::new(), some_scores(9));
+            scores.0[0].fill(f32::NEG_INFINITY);
+            scores.0[1][3] = f32::NAN;
+            absorb(&mut softmax, &mut scores, N_KEYS);
+            assert!(scores.0[0][..N_KEYS].iter().all(|weight| *weight == 0.0) && softmax.sums[0] == 0.0);
+            assert!(softmax.sums[1].is_nan());
+        }
+    }
+}
