@@ -2,13 +2,12 @@
 
 use crate::catalogue::CatalogueArgs;
 use crate::data_dir::DataArg;
-use crate::{memory, terminal};
+use crate::{memory, processor, terminal};
 use app::availability::Availability;
 use hub::registry::Provider;
 use ingest::IpRange;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 /// Below this the larger models cannot be loaded, MiB.
 const MEMORY_MIB_ROOMY: u64 = 48 << 10;
@@ -38,8 +37,16 @@ use Finding::{Fine, Warning};
 
 pub(crate) fn run(args: &Args) {
     let dir = args.data.dir();
-    let findings =
-        [cpu(), memory(), data_folder(&dir), disk(&dir), weights(args), providers(args), sources(&args.allow_source)];
+    let findings = [
+        cpu(),
+        speed(&dir),
+        memory(),
+        data_folder(&dir),
+        disk(&dir),
+        weights(args),
+        providers(args),
+        sources(&args.allow_source),
+    ];
     for finding in findings {
         match finding {
             Fine(text) => terminal::say(&format!("ok    {text}")),
@@ -49,33 +56,15 @@ pub(crate) fn run(args: &Args) {
 }
 
 fn cpu() -> Finding {
-    let n_threads = thread::available_parallelism().map_or(1, usize::from);
-    let features = cpu_features();
+    let (name, n_threads, features) = (processor::name(), processor::n_threads(), processor::features());
     let list = if features.is_empty() { "no wide vectors".to_owned() } else { features.join(" ") };
-    let text = format!("cpu: {}, {n_threads} threads, {list}", std::env::consts::ARCH);
+    let text = format!("cpu: {name}, {n_threads} threads, {list}");
     if features.is_empty() { Warning(format!("{text}; painting will be slow")) } else { Fine(text) }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn cpu_features() -> Vec<&'static str> {
-    let known = [
-        ("avx2", std::is_x86_feature_detected!("avx2")),
-        ("fma", std::is_x86_feature_detected!("fma")),
-        ("f16c", std::is_x86_feature_detected!("f16c")),
-        ("avx512f", std::is_x86_feature_detected!("avx512f")),
-        ("avx512vnni", std::is_x86_feature_detected!("avx512vnni")),
-    ];
-    known.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
-}
-
-#[cfg(target_arch = "aarch64")]
-fn cpu_features() -> Vec<&'static str> {
-    vec!["neon"]
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn cpu_features() -> Vec<&'static str> {
-    Vec::new()
+/// At most, as measured here.
+fn speed(dir: &Path) -> Finding {
+    Fine(format!("speed: at most {}", processor::described(&processor::peaks(dir))))
 }
 
 fn memory() -> Finding {

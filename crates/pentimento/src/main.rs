@@ -12,6 +12,7 @@ mod logs;
 mod memory;
 mod models;
 mod paint;
+mod processor;
 mod pull;
 mod pull_progress;
 mod remote;

@@ -1,5 +1,6 @@
 //! What a bench found: seconds, speeds and shares of the machine's peaks, as a table or as JSON.
 
+use crate::processor::n_threads;
 use domain::quantity::Size;
 use engine::{Operations, Timings};
 use nn::peak::Peaks;
@@ -120,10 +121,6 @@ impl Stage {
             .map(|(n_operations, peak)| n_operations as f64 / (peak.all_threads * 1e9));
         self.gflops().map(|_| at_peak.iter().sum::<f64>() / self.seconds)
     }
-}
-
-fn n_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// In seconds; of none, zero.

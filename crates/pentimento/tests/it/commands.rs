@@ -93,8 +93,17 @@ fn models_and_doctor_tell_what_is_there() {
     let data = dir.path().join("not/yet");
     let doctor = in_folder(&data, &["doctor", "--allow-source", "127.0.0.0/8"]);
     let said = text(&doctor.stdout);
-    assert_eq!((doctor.status.code(), said.lines().count()), (Some(0), 7), "{said}");
-    for part in ["cpu", "memory", "data", "disk", "weights: pentimento-nano", "no key of ideogram", "127.0.0.0/8"] {
+    assert_eq!((doctor.status.code(), said.lines().count()), (Some(0), 8), "{said}");
+    for part in [
+        "cpu",
+        "speed: at most f32",
+        "memory",
+        "data",
+        "disk",
+        "weights: pentimento-nano",
+        "no key of ideogram",
+        "127.0.0.0/8",
+    ] {
         assert!(said.contains(part), "{part} is not in: {said}");
     }
     assert!(!data.exists(), "a look leaves nothing behind");
