@@ -1,4 +1,4 @@
-//! `--memory-budget`: how much memory weights may take.
+//! `--memory-budget` and `--cache-budget`: how much memory weights may take, and what is kept beside them.
 
 use pipelines::Residency;
 use std::fs;
@@ -11,6 +11,21 @@ pub(crate) struct MemoryArgs {
     /// once is read part by part; a model with a part that alone is larger is refused
     #[arg(long, value_name = "SIZE", env = "PENTIMENTO_MEMORY_BUDGET", default_value = "80%")]
     memory_budget: Budget,
+}
+
+/// The `--cache-budget` option, of who paints more than once.
+#[derive(clap::Args)]
+pub(crate) struct CacheArgs {
+    /// Memory for what was made of prompts and pictures, kept for tasks with the same ones: a size (256MiB); 0 keeps
+    /// nothing
+    #[arg(long, value_name = "SIZE", env = "PENTIMENTO_CACHE_BUDGET", default_value = "256MiB", value_parser = cache_bytes)]
+    cache_budget: u64,
+}
+
+impl CacheArgs {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.cache_budget
+    }
 }
 
 /// A size, or a share of the memory that this process may have.
@@ -52,6 +67,14 @@ fn meminfo_bytes(name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+fn cache_bytes(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        _ if text == "0" => Ok(0),
+        Ok(Budget::Bytes(bytes)) => Ok(bytes),
+        Ok(Budget::Share(_)) | Err(_) => Err("allowed: 0, or a size such as 256MiB or 1GiB".to_owned()),
+    }
+}
+
 impl FromStr for Budget {
     type Err = String;
 
@@ -85,6 +108,14 @@ mod tests {
         assert_eq!(parsed("80%"), Ok(Budget::Share(0.8)));
         for text in ["", "16", "GiB", "0GiB", "101%", "-1GiB", "1TiB", "1..5GiB", "NaN%"] {
             assert!(parsed(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cache_has_a_size_or_is_off() {
+        assert_eq!((cache_bytes("0"), cache_bytes("1MiB")), (Ok(0), Ok(1 << 20)));
+        for text in ["", "1", "80%", "-1MiB"] {
+            assert!(cache_bytes(text).is_err(), "{text}");
         }
     }
 }

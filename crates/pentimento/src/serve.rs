@@ -4,7 +4,7 @@ use crate::catalogue::{CatalogueArgs, Offer};
 use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::logs::LogArgs;
-use crate::memory::MemoryArgs;
+use crate::memory::{CacheArgs, MemoryArgs};
 use crate::remote::Sources;
 use crate::terminal;
 use api::drain::{self, DrainHandle};
@@ -80,6 +80,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     memory: MemoryArgs,
     #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
     logs: LogArgs,
 }
 
@@ -129,7 +131,8 @@ fn open_stores(args: &Args) -> Result<Stores, Failure> {
 }
 
 fn sources(args: &Args, offer: Offer) -> Sources {
-    let local = Engines::new(offer.shelf, offer.registry.clone(), args.memory.residency());
+    let residency = args.memory.residency().with_cache(args.cache.bytes());
+    let local = Engines::new(offer.shelf, offer.registry.clone(), residency);
     local.survey();
     Sources { local, remote: offer.remote, registry: offer.registry, allowed: args.allow_source.clone() }
 }

@@ -43,7 +43,16 @@ impl Codec {
     pub(crate) fn encode(&self, idx: usize, picture: &Picture, trace: &mut dyn Trace) -> Result<LatentDistribution> {
         let image = to_tensor(picture)?;
         trace.see(&format!("vae_encode_{idx}.input"), &image);
-        let distribution = self.vae.get()?.encode(&image)?;
+        // The distribution, and not what a seed draws from it.
+        let (mean, logvar) = self.vae.kept(
+            "latents",
+            |print| print.picture(picture),
+            |vae| {
+                let LatentDistribution { mean, logvar } = vae.encode(&image)?;
+                Ok((mean, logvar))
+            },
+        )?;
+        let distribution = LatentDistribution { mean, logvar };
         trace.see(&format!("vae_encode_{idx}.mean"), &distribution.mean);
         trace.see(&format!("vae_encode_{idx}.logvar"), &distribution.logvar);
         Ok(distribution)

@@ -1,10 +1,12 @@
 //! Control pictures: what a control model paints under, made of the reference or given ready-made.
 
-use crate::residency::Component;
+use crate::cache::Cache;
+use crate::residency::{Component, Residency};
 use domain::catalogue::Mode;
 use engine::{EngineError, Plan};
 use imaging::Picture;
 use nn::Result;
+use std::sync::Arc;
 
 /// Makes control pictures.
 pub(crate) trait Preprocessor: Send {
@@ -18,11 +20,20 @@ pub(crate) trait Preprocessor: Send {
 }
 
 /// Edges, found with the thresholds that FLUX.1 Canny was trained with.
-pub(crate) struct Edges;
+pub(crate) struct Edges {
+    cache: Arc<Cache>,
+}
+
+impl Edges {
+    pub(crate) fn new(residency: &Residency) -> Self {
+        Self { cache: Arc::clone(residency.cache()) }
+    }
+}
 
 impl Preprocessor for Edges {
     fn control(&self, reference: &Picture) -> Result<Picture> {
-        Ok(imaging::canny(reference, imaging::Canny::default()))
+        let found = || Ok(imaging::canny(reference, imaging::Canny::default()));
+        self.cache.get_or("edges", |print| print.picture(reference), found)
     }
 }
 
@@ -37,13 +48,17 @@ pub(crate) enum Control<'a> {
 
 impl<'a> Control<'a> {
     /// What the plan wants; `depth` is the estimator that is installed beside the model.
-    pub(crate) fn of(plan: &'a Plan, depth: Option<&'a dyn Preprocessor>) -> std::result::Result<Self, EngineError> {
+    pub(crate) fn of(
+        plan: &'a Plan,
+        edges: &'a Edges,
+        depth: Option<&'a dyn Preprocessor>,
+    ) -> std::result::Result<Self, EngineError> {
         let refused = |reason: &str| Err(EngineError::Refused(reason.to_owned()));
         if let Some(picture) = &plan.control_image {
             return Ok(Self::Given(picture));
         }
         let maker: &dyn Preprocessor = match (plan.mode, depth) {
-            (Mode::Canny, _) => &Edges,
+            (Mode::Canny, _) => edges,
             (Mode::Depth, Some(depth)) => depth,
             (Mode::Depth, None) => {
                 return refused(

@@ -4,6 +4,7 @@
 //! stretched so that the farthest pixel is black and the nearest is white. The demonstration code of FLUX.1's owner
 //! leaves out the stretching; but what it estimates with is another version, whose numbers are of another size.
 
+use crate::cache::Fingerprint;
 use crate::control::Preprocessor;
 use crate::residency::{Component, Residency, Resident};
 use crate::vision::FeatureExtractor;
@@ -48,7 +49,10 @@ impl DepthEstimator {
 
     /// The depth map of a picture, in the picture's size: gray, the nearer the brighter.
     pub fn estimate(&self, picture: &Picture) -> Result<Picture> {
-        drawn(&self.depth(picture)?)
+        // What the model is shown is decided by the extractor, too, which is no part of the model's identity.
+        let inputs = |print: Fingerprint| print.text(&format!("{:?}", self.feature_extractor)).picture(picture);
+        let map = self.model.kept("depth map", inputs, |model| drawn(&self.depth(model, picture)?));
+        map.map_err(|error| named(error, &self.weights_file))
     }
 
     fn model(&self) -> Result<Arc<DepthAnything>> {
@@ -57,8 +61,8 @@ impl DepthEstimator {
 
     /// # Shapes
     /// - output: `(1, 1, h, w)` of the picture
-    fn depth(&self, picture: &Picture) -> Result<Tensor> {
-        let depth = self.model()?.forward(&self.feature_extractor.extract(picture)?, &mut Blind)?;
+    fn depth(&self, model: &DepthAnything, picture: &Picture) -> Result<Tensor> {
+        let depth = model.forward(&self.feature_extractor.extract(picture)?, &mut Blind)?;
         let Size { width, height } = picture.size();
         let to = Extent { height: height as usize, width: width as usize };
         interpolate(&depth.unsqueeze(1)?, to, Interpolation::Bicubic)
@@ -147,7 +151,12 @@ mod tests {
             let recorded_seen = &recorded[&format!("{name}.pixel_values")];
             assert_eq!(seen.dims(), recorded_seen.dims(), "{name}");
             check(&name, &seen, recorded_seen, 5e-7);
-            check(&name, &estimator.depth(&source).unwrap(), &recorded[&format!("{name}.predicted_depth")], 1e-4);
+            check(
+                &name,
+                &estimator.depth(&estimator.model().unwrap(), &source).unwrap(),
+                &recorded[&format!("{name}.predicted_depth")],
+                1e-4,
+            );
             let (map, expected) = (estimator.estimate(&source).unwrap(), picture(&format!("inputs/depth_{size}.png")));
             assert_eq!(map.size(), source.size());
             let off = map.pixels().iter().zip(expected.pixels()).map(|(ours, theirs)| ours.abs_diff(*theirs));

@@ -3,6 +3,7 @@
 //! A mode of image-to-image is a `Conditioning` made in `prepare`, never another pipeline.
 
 pub mod assembly;
+mod cache;
 mod canvas;
 mod codec;
 mod control;
@@ -19,5 +20,6 @@ pub mod tokenizer;
 pub mod trace;
 mod vision;
 
+pub use cache::CacheUse;
 pub use engines::{Engines, Parts, Precision, load_weights};
 pub use residency::Residency;

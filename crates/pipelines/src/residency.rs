@@ -2,6 +2,7 @@
 //! the component that was used longest ago leaves, so that a picture takes as many loads as the budget makes it, and
 //! never more memory.
 
+use crate::cache::{Cache, CacheUse, Fingerprint, Kept};
 use nn::files::ModelFiles;
 use nn::{Error, Result, Weights};
 use std::any::{Any, TypeId};
@@ -12,6 +13,8 @@ pub struct Residency {
     budget: u64,
     /// Whether components are read when an engine is made, and not only when it paints.
     warms_up: bool,
+    /// What components have made of inputs.
+    cache: Arc<Cache>,
     state: Mutex<State>,
 }
 
@@ -62,7 +65,7 @@ struct Loaded {
 impl Residency {
     /// At most so many bytes of weights at a time, as they lie in memory.
     pub fn new(budget: u64) -> Arc<Self> {
-        Arc::new(Self { budget, warms_up: true, state: Mutex::default() })
+        Arc::new(Self { budget, warms_up: true, cache: Arc::new(Cache::new(0)), state: Mutex::default() })
     }
 
     /// As much as a model takes.
@@ -70,9 +73,26 @@ impl Residency {
         Self::new(u64::MAX)
     }
 
+    /// Another like this one with nothing in it yet, which keeps at most so many bytes of what components have made of
+    /// prompts and pictures, beside the weights. 0 keeps nothing.
+    #[must_use]
+    pub fn with_cache(&self, bytes: u64) -> Arc<Self> {
+        let cache = Arc::new(Cache::new(bytes));
+        Arc::new(Self { budget: self.budget, warms_up: self.warms_up, cache, state: Mutex::default() })
+    }
+
+    /// How much the cache was of use.
+    pub fn cache_use(&self) -> CacheUse {
+        self.cache.told()
+    }
+
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
     /// For a look whether a model's parts are within the budget: nothing is read before it is asked for.
     pub(crate) fn rehearsal(&self) -> Arc<Self> {
-        Arc::new(Self { budget: self.budget, warms_up: false, state: Mutex::default() })
+        Arc::new(Self { budget: self.budget, warms_up: false, cache: Arc::new(Cache::new(0)), state: Mutex::default() })
     }
 
     /// Makes a component of a folder known; its weights are read when it is first used. `load` is called again whenever
@@ -145,6 +165,25 @@ impl<T: Send + Sync + 'static> Resident<T> {
         tracing::debug!(component = component.name, bytes = component.bytes, "loaded a component");
         component.loaded = Some(Loaded { value: value.clone(), used });
         Ok(value)
+    }
+}
+
+impl<T: Send + Sync + 'static> Resident<T> {
+    /// What this component makes of inputs, from the cache if it is there; the component itself is then not needed.
+    pub(crate) fn kept<V: Kept>(
+        &self,
+        what: &'static str,
+        inputs: impl FnOnce(Fingerprint) -> Fingerprint,
+        compute: impl FnOnce(&T) -> Result<V>,
+    ) -> Result<V> {
+        let inputs = |print: Fingerprint| inputs(print.number(self.identity()));
+        self.residency.cache.get_or(what, inputs, || compute(&*self.get()?))
+    }
+
+    /// The same for components of this process that are the same architecture with the same weights in the same
+    /// precision, and for no others.
+    pub(crate) fn identity(&self) -> usize {
+        self.idx
     }
 }
 

@@ -60,8 +60,11 @@ impl FluxEngine {
     }
 
     fn encode_text(&self, prompt: Prompt<'_>, n_tokens: usize) -> Result<Embeds> {
-        let pooled = self.clip.get()?.forward(&self.clip_tokenizer.encode(prompt.clip)?)?.pooled;
-        let txt = self.t5.get()?.forward(&self.t5_tokenizer.encode(prompt.t5, n_tokens)?)?;
+        let tokens = self.clip_tokenizer.encode(prompt.clip)?;
+        let pooled =
+            self.clip.kept("clip pooled", |print| print.tokens(&tokens), |clip| Ok(clip.forward(&tokens)?.pooled))?;
+        let tokens = self.t5_tokenizer.encode(prompt.t5, n_tokens)?;
+        let txt = self.t5.kept("t5 sequence", |print| print.tokens(&tokens), |t5| t5.forward(&tokens))?;
         Ok(Embeds { txt, pooled })
     }
 }

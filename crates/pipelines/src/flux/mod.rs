@@ -11,7 +11,7 @@ mod redux;
 
 use crate::canvas::{Canvas, Frame};
 use crate::codec::Codec;
-use crate::control::{Control, Preprocessor};
+use crate::control::{Control, Edges, Preprocessor};
 use crate::depth::DepthEstimator;
 use crate::engines::Parts;
 use crate::folder::Pipeline;
@@ -54,6 +54,8 @@ pub struct FluxEngine {
     flux_config: models::flux::Config,
     codec: Codec,
     schedule_config: FlowMatchConfig,
+    /// Makes control pictures of edges.
+    edges: Edges,
     /// Makes control pictures of depth.
     depth: Option<Box<dyn Preprocessor>>,
     redux: Option<Redux>,
@@ -136,6 +138,7 @@ impl FluxEngine {
             flux_config,
             codec: Codec::load(files, residency)?,
             schedule_config: prepare::schedule_config(files)?,
+            edges: Edges::new(residency),
             depth: parts.companion.as_ref().map(|files| depth_estimator(files, residency)).transpose()?,
             redux: redux.transpose()?,
         };
@@ -237,7 +240,9 @@ impl FluxEngine {
     /// How the plan's reference conditions the run; a mode that this model cannot take is refused.
     fn guide<'a>(&'a self, plan: &'a Plan, strength: f64) -> std::result::Result<Guide<'a>, EngineError> {
         let allowed = match (self.pipeline, &self.redux, &plan.source) {
-            (Pipeline::FluxControl, ..) => return Control::of(plan, self.depth.as_deref()).map(Guide::Channels),
+            (Pipeline::FluxControl, ..) => {
+                return Control::of(plan, &self.edges, self.depth.as_deref()).map(Guide::Channels);
+            }
             (_, Some(redux), Some(reference)) if plan.mode == Mode::Redux => {
                 return Ok(Guide::Tokens { redux, reference, weight: 1.0 - strength });
             }

@@ -1,5 +1,6 @@
 //! Redux: what a vision tower sees in the reference, as tokens after the text's.
 
+use crate::cache::Fingerprint;
 use crate::residency::{Component, Residency, Resident};
 use crate::trace::{Prefixed, Trace};
 use crate::vision::FeatureExtractor;
@@ -54,11 +55,17 @@ impl Redux {
     /// # Shapes
     /// - output: `(1, tokens, txt_width)`
     pub(super) fn tokens(&self, reference: &Picture, trace: &mut dyn Trace) -> Result<Tensor> {
-        let pixels = self.feature_extractor.extract(reference)?;
-        trace.see("redux.pixel_values", &pixels);
-        let hidden = self.image_encoder.get()?.forward(&pixels, &mut Prefixed { prefix: "redux.siglip", trace })?;
-        trace.see("redux.siglip_last_hidden", &hidden);
-        let tokens = self.image_embedder.get()?.forward(&hidden)?;
+        let inputs = |print: Fingerprint| {
+            let extractor = format!("{:?}", self.feature_extractor);
+            print.number(self.image_encoder.identity()).text(&extractor).picture(reference)
+        };
+        let tokens = self.image_embedder.kept("redux tokens", inputs, |embedder| {
+            let pixels = self.feature_extractor.extract(reference)?;
+            trace.see("redux.pixel_values", &pixels);
+            let hidden = self.image_encoder.get()?.forward(&pixels, &mut Prefixed { prefix: "redux.siglip", trace })?;
+            trace.see("redux.siglip_last_hidden", &hidden);
+            embedder.forward(&hidden)
+        })?;
         trace.see("redux.image_embeds", &tokens);
         Ok(tokens)
     }

@@ -56,10 +56,22 @@ impl SdxlEngine {
     }
 
     fn encode_text(&self, prompt: Prompt<'_>) -> Result<Embeds> {
-        let first = self.text_encoder.get()?.forward(&self.tokenizer.encode(prompt.first)?)?;
-        let second = self.text_encoder_2.get()?.forward(&self.tokenizer_2.encode(prompt.second)?)?;
-        let txt = Tensor::cat(&[&first.penultimate, &second.penultimate], 2)?;
-        Ok(Embeds { txt, pooled: second.pooled })
+        let tokens = self.tokenizer.encode(prompt.first)?;
+        let first = self.text_encoder.kept(
+            "clip penultimate",
+            |print| print.tokens(&tokens),
+            |clip| Ok(clip.forward(&tokens)?.penultimate),
+        )?;
+        let tokens = self.tokenizer_2.encode(prompt.second)?;
+        let (second, pooled) = self.text_encoder_2.kept(
+            "clip penultimate and projected",
+            |print| print.tokens(&tokens),
+            |clip| {
+                let output = clip.forward(&tokens)?;
+                Ok((output.penultimate, output.pooled))
+            },
+        )?;
+        Ok(Embeds { txt: Tensor::cat(&[&first, &second], 2)?, pooled })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engines against the reference's recorded runs (`parity/` in the repository's root).
 
+mod cache;
 mod conditioning;
 mod depth;
 mod formats;

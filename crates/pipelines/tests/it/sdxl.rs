@@ -7,7 +7,7 @@ use engine::{Engine, Fit, Plan, Unobserved};
 use imaging::Picture;
 use std::ops::ControlFlow;
 
-fn plan(case: &Case) -> Plan {
+pub(crate) fn plan(case: &Case) -> Plan {
     let number = |name: &str| case.argument(name).as_f64();
     let whole = |name: &str| case.argument(name).as_u64().map(|value| value as u32);
     let text = |name: &str| case.argument(name).as_str().map(str::to_owned);
