@@ -35,16 +35,32 @@ macro_rules! dispatched {
 
 pub(crate) use dispatched;
 
-/// The widest instruction set that the kernels know and this processor has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The instruction sets that the kernels know, each including those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
+    Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
+impl Level {
+    #[cfg(target_arch = "x86_64")]
+    #[cfg(test)]
+    pub(crate) const ALL: &[Self] = &[Self::Portable, Self::Avx2, Self::Avx512];
+    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(test)]
+    pub(crate) const ALL: &[Self] = &[Self::Portable];
+}
+
+/// The widest instruction set that this processor has.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn level() -> Level {
+    Level::Portable
+}
+
+/// The widest instruction set that this processor has.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn level() -> Level {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");

@@ -5,6 +5,7 @@
 //! The only crate of the workspace with `unsafe`.
 
 mod dispatch;
+mod lanes;
 
 pub mod activation;
 pub mod attention;

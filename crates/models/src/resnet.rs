@@ -53,7 +53,7 @@ impl ResnetBlock {
     /// - x: `(b, inputs, h, w)`; output: `(b, outputs, h, w)`
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.time_emb_proj {
-            None => self.finish(x, &self.begin(x)?),
+            None => self.finish(x, &self.conv1.forward(&self.norm1.forward_silu(x)?)?),
             Some(_) => Err(Error::Shape("a residual block was not told the time".to_owned())),
         }
     }
@@ -66,19 +66,15 @@ impl ResnetBlock {
         let Some(time_emb_proj) = &self.time_emb_proj else {
             return Err(Error::Shape("a residual block has no use for the time".to_owned()));
         };
-        let shift = time_emb_proj.forward(time)?.unsqueeze(2)?.unsqueeze(3)?; // (b, outputs, 1, 1)
-        self.finish(x, &self.begin(x)?.broadcast_add(&shift)?)
-    }
-
-    fn begin(&self, x: &Tensor) -> Result<Tensor> {
-        self.conv1.forward(&self.norm1.forward_silu(x)?)
+        let shift = time_emb_proj.forward(time)?; // (b, outputs)
+        self.finish(x, &self.conv1.forward_shifted(&self.norm1.forward_silu(x)?, &shift)?)
     }
 
     fn finish(&self, x: &Tensor, hidden: &Tensor) -> Result<Tensor> {
-        let hidden = self.conv2.forward(&self.norm2.forward_silu(hidden)?)?;
+        let hidden = self.norm2.forward_silu(hidden)?;
         match &self.conv_shortcut {
-            None => Ok((x + hidden)?),
-            Some(conv) => Ok((conv.forward(x)? + hidden)?),
+            None => self.conv2.forward_onto(&hidden, x),
+            Some(conv) => self.conv2.forward_onto(&hidden, &conv.forward(x)?),
         }
     }
 }

@@ -3,17 +3,16 @@
 use crate::values::{self, Values};
 use crate::{Error, Result, Weights, work};
 use candle_core::Tensor;
-use kernels::conv::Conv;
+use kernels::conv::{Conv, PackedKernel};
 pub use kernels::conv::{Extent, Form, Padding};
 use kernels::matmul::{self, Matrix, Mode, Target, Threads};
 use kernels::peak::Kind;
 
 /// A convolution.
 pub struct Conv2d {
-    /// `(outputs, inputs, side, side)`
-    weight: Tensor,
+    weight: PackedKernel,
     /// `(outputs)`
-    bias: Tensor,
+    bias: Vec<f32>,
     form: Form,
 }
 
@@ -39,19 +38,36 @@ pub struct Squares {
 impl Conv2d {
     /// With a bias.
     pub fn new(weights: &Weights, form: Form) -> Result<Self> {
-        let bias = weights.tensor("bias", &[form.outputs])?;
+        let bias = values::to_vec(&weights.tensor("bias", &[form.outputs])?)?;
         Ok(Self { bias, ..Self::without_bias(weights, form)? })
     }
 
     pub fn without_bias(weights: &Weights, form: Form) -> Result<Self> {
         let weight = weights.tensor("weight", &[form.outputs, form.inputs, form.side, form.side])?;
-        Ok(Self { weight, bias: values::tensor(vec![0.0; form.outputs], form.outputs)?, form })
+        let weight = PackedKernel::pack(&Values::of(&weight)?, form.outputs);
+        Ok(Self { weight, bias: vec![0.0; form.outputs], form })
     }
 
     /// # Shapes
     /// - x: `(b, inputs, h, w)`; output: `(b, outputs, h', w')`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.compute(x, self.form)
+        self.compute(x, self.form, Added::default())
+    }
+
+    /// [`Conv2d::forward`], and adds `residual` while the result is still in cache.
+    ///
+    /// # Shapes
+    /// - x: `(b, inputs, h, w)`; residual, output: `(b, outputs, h', w')`
+    pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.compute(x, self.form, Added { residual: Some(residual), shift: None })
+    }
+
+    /// [`Conv2d::forward`] with a bias of each picture's own beside the layer's.
+    ///
+    /// # Shapes
+    /// - x: `(b, inputs, h, w)`; shift: `(b, outputs)`; output: `(b, outputs, h', w')`
+    pub fn forward_shifted(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        self.compute(x, self.form, Added { residual: None, shift: Some(shift) })
     }
 
     /// [`Conv2d::forward`] of a doubling convolution that cuts the doubled picture to a size before it is convolved: what
@@ -66,28 +82,57 @@ impl Conv2d {
         }
         let doubled = x.upsample_nearest2d(2 * h, 2 * w)?;
         let cut = doubled.narrow(2, 0, height)?.narrow(3, 0, width)?;
-        self.compute(&cut, Form { upsample: false, ..self.form })
+        self.compute(&cut, Form { upsample: false, ..self.form }, Added::default())
     }
 
-    fn compute(&self, x: &Tensor, form: Form) -> Result<Tensor> {
+    fn compute(&self, x: &Tensor, form: Form, added: Added<'_>) -> Result<Tensor> {
         let Form { inputs, outputs, .. } = form;
         let (b, n_channels, height, width) = x.dims4()?;
         if n_channels != inputs {
             return Err(Error::Shape(format!("a convolution of {inputs} channels got {:?}", x.dims())));
         }
-        let x = x.contiguous()?;
-        let (input, weight, bias) = (Values::of(&x)?, Values::of(&self.weight)?, Values::of(&self.bias)?);
-        let conv = Conv { weight: &weight, bias: &bias, form };
         let extent = Extent { height, width };
         let output = form.output_extent(extent);
         let output_len = outputs * output.height * output.width;
+        let residual = added.residual.map(|residual| of_shape(residual, &[b, outputs, output.height, output.width]));
+        let (residual, shift) = (residual.transpose()?, added.shift.map(|shift| of_shape(shift, &[b, outputs])));
+        let shift = shift.transpose()?;
+        let (residual, shift) = (residual.as_ref().map(Values::of), shift.as_ref().map(Values::of));
+        let (residual, shift) = (residual.transpose()?, shift.transpose()?);
+        let x = x.contiguous()?;
+        let input = Values::of(&x)?;
         let mut out = vec![0.0; b * output_len];
-        for (out, input) in out.chunks_mut(output_len).zip(input.chunks(inputs * height * width)) {
-            kernels::conv::convolve(&conv, input, extent, out);
+        for idx in 0..b {
+            let mut bias = self.bias.clone();
+            if let Some(shift) = &shift {
+                bias.iter_mut().zip(&shift[idx * outputs..]).for_each(|(bias, shift)| *bias += shift);
+            }
+            let here = idx * output_len..(idx + 1) * output_len;
+            let residual = residual.as_ref().map(|residual| &residual[here.clone()]);
+            let conv = Conv { weight: &self.weight, bias: &bias, residual, form };
+            let input = &input[idx * inputs * height * width..][..inputs * height * width];
+            kernels::conv::convolve(&conv, input, extent, &mut out[here]);
         }
         work::note(Kind::F32, out.len() * inputs * form.side * form.side);
         values::tensor(out, (b, outputs, output.height, output.width))
     }
+}
+
+/// What is added to a convolution's result besides the layer's bias.
+#[derive(Clone, Copy, Default)]
+struct Added<'a> {
+    /// `(b, outputs, h', w')`
+    residual: Option<&'a Tensor>,
+    /// `(b, outputs)`
+    shift: Option<&'a Tensor>,
+}
+
+/// The tensor, contiguous, if it has this shape.
+fn of_shape(tensor: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    if tensor.dims() != shape {
+        return Err(Error::Shape(format!("a convolution adds {:?} to a result of {shape:?}", tensor.dims())));
+    }
+    Ok(tensor.contiguous()?)
 }
 
 impl ConvTranspose2d {
