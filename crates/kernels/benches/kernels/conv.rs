@@ -1,24 +1,32 @@
-//! Convolutions 3x3 at the shapes of an autoencoder that decodes 512x512 pixels. Operations are those of the direct
-//! convolution, however it is computed.
+//! Convolutions at the shapes of an autoencoder that decodes 512x512 pixels. Operations are those of the direct
+//! convolution, however it is computed, so that a share can exceed the whole.
 
 use crate::meter::{Work, measure, numbers};
 use criterion::Criterion;
-use kernels::conv::{Conv, Extent, Form, convolve};
-
-/// Channels, pixels on a side.
-const SHAPES: [(usize, usize); 3] = [(128, 512), (256, 256), (512, 64)];
+use kernels::conv::{Conv, Extent, Form, PackedKernel, Padding, convolve};
 
 pub(crate) fn bench(criterion: &mut Criterion) {
-    for (channels, side) in SHAPES {
-        let form = Form::same(channels, channels);
-        let (weight, bias) = (numbers(9 * channels * channels, 1), numbers(channels, 2));
-        let input = numbers(channels * side * side, 3);
-        let mut out = vec![0.0; input.len()];
-        let conv = Conv { weight: &weight, bias: &bias, form };
+    let halve = Form { stride: 2, padding: Padding { before: 0, after: 1 }, ..Form::same(128, 128) };
+    let shapes = [
+        ("3x3", Form::same(128, 128), 512),
+        ("3x3", Form::same(256, 256), 256),
+        ("3x3", Form::same(512, 512), 128),
+        ("3x3", Form::same(512, 512), 64),
+        ("3x3 doubling", Form { upsample: true, ..Form::same(512, 512) }, 64),
+        ("3x3 halving", halve, 512),
+        ("1x1", Form::pointwise(512, 256), 256),
+    ];
+    for (kind, form, side) in shapes {
+        let n_taps = form.inputs * form.side * form.side;
+        let weight = PackedKernel::pack(&numbers(form.outputs * n_taps, 1), form.outputs);
+        let bias = numbers(form.outputs, 2);
+        let input = numbers(form.inputs * side * side, 3);
         let extent = Extent { height: side, width: side };
-        let operations = 2 * 9 * channels * channels * side * side;
-        measure(criterion, &format!("conv 3x3 f32 {channels} channels, {side}x{side}"), Work::F32(operations), || {
-            convolve(&conv, &input, extent, &mut out);
-        });
+        let output = form.output_extent(extent);
+        let mut out = vec![0.0; form.outputs * output.height * output.width];
+        let conv = Conv { weight: &weight, bias: &bias, residual: None, form };
+        let operations = 2 * out.len() * n_taps;
+        let name = format!("conv {kind} f32 {} to {} channels, {side}x{side}", form.inputs, form.outputs);
+        measure(criterion, &name, Work::F32(operations), || convolve(&conv, &input, extent, &mut out));
     }
 }
