@@ -58,6 +58,32 @@ pub(crate) trait Lanes: Copy {
     /// `c - a b`
     fn mul_sub_from(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
 
+    /// Numbers of a row from `start` on; zeros where that is before the row or behind it.
+    #[inline(always)]
+    fn load_within(self, row: &[f32], start: isize) -> Self::Vector {
+        let mut line = Line::ZERO;
+        match usize::try_from(start).ok().and_then(|start| row.get(start..start + LANES)) {
+            Some(numbers) => line.0.copy_from_slice(numbers),
+            None => {
+                for (x, idx) in line.0.iter_mut().zip(start..) {
+                    *x = usize::try_from(idx).ok().and_then(|idx| row.get(idx)).copied().unwrap_or(0.0);
+                }
+            }
+        }
+        self.load(&line)
+    }
+
+    /// Lane `t` is lane `(t + 1) / 2` of the vector.
+    #[inline(always)]
+    fn doubled(self, x: Self::Vector) -> Self::Vector {
+        let (mut from, mut to) = (Line::ZERO, Line::ZERO);
+        self.store(x, &mut from);
+        for (t, to) in to.0.iter_mut().enumerate() {
+            *to = from.0[t.div_ceil(2)];
+        }
+        self.load(&to)
+    }
+
     /// Lane `t` of the `k`-th vector is number `4 t + k` of the row.
     #[inline(always)]
     fn every_fourth(self, row: &[Line; 5]) -> [Self::Vector; 6] {
@@ -159,13 +185,14 @@ impl Lanes for Portable {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Lanes, Line, Room, Task};
+    use super::{LANES, Lanes, Line, Room, Task};
     use std::arch::x86_64::{
         __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_load_ps, _mm256_mul_ps,
         _mm256_set1_ps, _mm256_store_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_alignr_epi32, _mm512_castpd_ps,
         _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps,
-        _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4,
-        _mm512_store_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+        _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_set1_ps,
+        _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_store_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
+        _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
     /// # Safety
@@ -246,6 +273,25 @@ mod x86 {
         fn mul_sub_from(self, a: __m512, b: __m512, c: __m512) -> __m512 {
             // SAFETY: as above.
             unsafe { _mm512_fnmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn load_within(self, row: &[f32], start: isize) -> __m512 {
+            let all = LANES as isize;
+            let n_before = start.saturating_neg().clamp(0, all);
+            let end = (row.len() as isize - start).clamp(0, all);
+            let inside = ((1u32 << end) - 1) & !((1u32 << n_before) - 1);
+            // SAFETY: as above; only lanes are read whose place lies within the row.
+            unsafe { _mm512_maskz_loadu_ps(inside as u16, row.as_ptr().wrapping_offset(start)) }
+        }
+
+        #[inline(always)]
+        fn doubled(self, x: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe {
+                let halves = _mm512_setr_epi32(0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8);
+                _mm512_permutexvar_ps(halves, x)
+            }
         }
 
         #[inline(always)]

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Tasks that a picture is cut into at least, if it is large enough, so that many threads have work.
-const TASKS_MIN: usize = 32;
+const TASKS_MIN: usize = 16;
 /// Chunks of outputs that a task has at least: what it prepares of the input is used by each of them.
 const TASK_CHUNKS_MIN: usize = 8;
 
@@ -215,9 +215,8 @@ impl Source<'_> {
     /// Every `step`-th value of a channel along a row from `(y, x)` on; positions are those of the padded picture.
     #[inline(always)]
     fn read(&self, channel: usize, (y, x): (usize, usize), step: usize, to: &mut [f32]) {
-        let Extent { height, width } = self.picture.extent;
-        let Some(y) = self.index(y, height) else { return to.fill(0.0) };
-        let row = &self.picture.values[(channel * height + y) * width..][..width];
+        let width = self.picture.extent.width;
+        let Some(row) = self.row(channel, y) else { return to.fill(0.0) };
         if step != 1 || self.form.upsample {
             for (idx, to) in to.iter_mut().enumerate() {
                 *to = self.index(x + idx * step, width).map_or(0.0, |x| row[x]);
@@ -232,6 +231,14 @@ impl Source<'_> {
         to[..n_before].fill(0.0);
         to[n_before..n_before + n_inside].copy_from_slice(&row[from..from + n_inside]);
         to[n_before + n_inside..].fill(0.0);
+    }
+
+    /// The row of the input under a row of the padded, perhaps doubled, picture.
+    #[inline(always)]
+    fn row(&self, channel: usize, y: usize) -> Option<&[f32]> {
+        let Extent { height, width } = self.picture.extent;
+        let y = self.index(y, height)?;
+        Some(&self.picture.values[(channel * height + y) * width..][..width])
     }
 
     /// The row or column of the input under a position of the padded, perhaps doubled, picture.

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// What a block's transformed inputs may take.
-const BLOCK_BYTES: usize = 4 << 20;
+const BLOCK_BYTES: usize = 8 << 20;
 /// Channels that are added up at once, as in [`super::columns`].
 const BLOCK_CHANNELS: usize = 256;
 /// Pixels that the widest row of a vector's tiles spans, rounded up to whole vectors.
@@ -42,7 +42,9 @@ pub(super) fn pays(form: &Form, output: Extent) -> bool {
     let n_tiles = output.height.div_ceil(GIVEN) * output.width.div_ceil(GIVEN);
     let products = PRODUCTS * n_tiles.div_ceil(LANES);
     let plain_products = form.n_taps() / form.inputs * (output.height * output.width).div_ceil(LANES);
-    form.side == 3 && form.stride == 1 && form.inputs.min(form.outputs) >= CHANNELS_MIN && 2 * products < plain_products
+    // The transform of a doubled picture knows no other padding.
+    let is_known = form.side == 3 && form.stride == 1 && (!form.upsample || form.padding.before == 1);
+    is_known && form.inputs.min(form.outputs) >= CHANNELS_MIN && 2 * products < plain_products
 }
 
 pub(super) fn convolve(job: &Job<'_>) {
@@ -138,14 +140,8 @@ fn transform_inputs<L: Lanes>(lanes: L, job: &Job<'_>, tiles: Range<usize>, to: 
     for vector in 0..n_vectors {
         for_each_run(job.output, vector_tiles(&tiles, vector), |run, row, column| {
             for channel in 0..channels {
-                let mut seen = [[Line::ZERO; ROW_VECTORS]; SEEN];
-                let n_seen = run.len() * GIVEN + SEEN - GIVEN;
-                for (dy, seen) in seen.iter_mut().enumerate() {
-                    let place = (row * GIVEN + dy, column * GIVEN);
-                    job.input.read(channel, place, 1, &mut Line::numbers_mut(seen)[..n_seen]);
-                }
+                let seen = transform_columns(lanes, job, channel, (row * GIVEN, column * GIVEN));
                 let to = &mut to[channel * n_vectors + vector..];
-                transform_seen(lanes, &mut seen);
                 for (y, seen) in seen.iter().enumerate() {
                     let values = transform::input(lanes, lanes.every_fourth(seen));
                     for (x, value) in values.into_iter().enumerate() {
@@ -164,18 +160,33 @@ fn transform_inputs<L: Lanes>(lanes: L, job: &Job<'_>, tiles: Range<usize>, to: 
     }
 }
 
-/// The transform from above, of all columns that a row of tiles sees.
+/// The transform from above, of all columns that a row of tiles sees; `(y, x)` of the padded picture is the first.
 #[inline(always)]
-fn transform_seen<L: Lanes>(lanes: L, seen: &mut [[Line; ROW_VECTORS]; SEEN]) {
+fn transform_columns<L: Lanes>(
+    lanes: L,
+    job: &Job<'_>,
+    channel: usize,
+    (y, x): (usize, usize),
+) -> [[Line; ROW_VECTORS]; SEEN] {
+    let form = job.conv.form;
+    let rows: [Option<&[f32]>; SEEN] = std::array::from_fn(|dy| job.input.row(channel, y + dy));
+    let mut seen = [[Line::ZERO; ROW_VECTORS]; SEEN];
     for idx in 0..ROW_VECTORS {
+        let first = (x + idx * LANES) as isize - form.padding.before as isize;
         let mut column = [lanes.splat(0.0); SEEN];
-        for (value, seen) in column.iter_mut().zip(&*seen) {
-            *value = lanes.load(&seen[idx]);
+        for (value, row) in column.iter_mut().zip(rows) {
+            *value = match row {
+                None => lanes.splat(0.0),
+                // Of a doubled picture, the first column that is seen is the second of a pair.
+                Some(row) if form.upsample => lanes.doubled(lanes.load_within(row, first.div_euclid(2))),
+                Some(row) => lanes.load_within(row, first),
+            };
         }
-        for (value, seen) in transform::input(lanes, column).into_iter().zip(&mut *seen) {
+        for (value, seen) in transform::input(lanes, column).into_iter().zip(&mut seen) {
             lanes.store(value, &mut seen[idx]);
         }
     }
+    seen
 }
 
 /// A chunk's weights, `(channels, 3, 3)`, to `(products, channels)`.
