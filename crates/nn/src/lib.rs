@@ -14,6 +14,7 @@ pub mod interpolate;
 pub mod linear;
 pub mod norm;
 pub mod rope;
+pub mod survey;
 pub mod values;
 pub mod view;
 pub mod weights;

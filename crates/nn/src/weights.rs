@@ -3,6 +3,7 @@
 use crate::assembly::{Delta, Piece};
 use crate::checkpoint::Checkpoint;
 use crate::files::ModelFiles;
+use crate::survey::Shapes;
 use crate::view::View;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -21,6 +22,8 @@ struct Shared {
     entries: BTreeMap<String, Entry>,
     deltas: Vec<Delta>,
     account: Mutex<Account>,
+    /// What was asked for, if that is all that these are for.
+    survey: Option<Mutex<Shapes>>,
 }
 
 struct Entry {
@@ -46,8 +49,27 @@ impl Weights {
             _ => Vec::new(),
         };
         let entries = entries(files, component)?;
-        let shared = Shared { component: component.to_owned(), entries, deltas, account: Mutex::default() };
+        let shared =
+            Shared { component: component.to_owned(), entries, deltas, account: Mutex::default(), survey: None };
         Ok(Self { shared: Arc::new(shared), prefix: String::new() })
+    }
+
+    /// Weights that note what is asked of them, all of it zeros.
+    pub(crate) fn surveying() -> Self {
+        let (component, entries, deltas) = ("a survey".to_owned(), BTreeMap::new(), Vec::new());
+        let shared = Shared { component, entries, deltas, account: Mutex::default(), survey: Some(Mutex::default()) };
+        Self { shared: Arc::new(shared), prefix: String::new() }
+    }
+
+    /// Whether these only note what is asked of them: a layer then need not lay out what it gets.
+    pub(crate) fn is_survey(&self) -> bool {
+        self.shared.survey.is_some()
+    }
+
+    /// What was asked of weights that note it.
+    pub(crate) fn asked(&self) -> Shapes {
+        let asked = |survey: &Mutex<Shapes>| survey.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.shared.survey.as_ref().map(asked).unwrap_or_default()
     }
 
     /// Names and shapes of everything that was opened, in the order of names.
@@ -103,6 +125,10 @@ impl Weights {
     /// A tensor as f32. A missing one, or one of another shape, is noted for [`Weights::finish`] and reads as zeros.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let full_name = self.full_name(name);
+        if let Some(survey) = &self.shared.survey {
+            survey.lock().unwrap_or_else(PoisonError::into_inner).insert(full_name, shape.to_vec());
+            return zeros(shape);
+        }
         let Some(entry) = self.shared.entries.get(&full_name) else {
             self.account().missing.push(full_name);
             return zeros(shape);

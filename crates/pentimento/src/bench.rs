@@ -9,11 +9,14 @@ use crate::remote::Remote;
 use crate::terminal::{self, Progress};
 use crate::weights::{self, Places, PrecisionArg, WeightsArg};
 use domain::catalogue::Mode;
+use domain::id::ModelId;
 use domain::quantity::Size;
-use engine::{Fit, Plan};
+use engine::{Engine, EngineError, Fit, Plan, Timings, Unobserved};
 use imaging::Picture;
 use nn::peak::Peaks;
-use report::{Report, Subject};
+use pipelines::stage::{Stage, Staged};
+use pipelines::synthetic::{self, Preset};
+use report::{Report, Setting};
 
 /// Measurements of the machine's peaks, of which the best counts.
 const PEAK_TRIES: usize = 3;
@@ -26,6 +29,13 @@ pub(crate) struct Args {
     data: DataArg,
     #[command(flatten)]
     memory: MemoryArgs,
+    /// Instead of weights, random numbers in the shape of a model: flux-dev, flux-schnell, sdxl, medium or wide
+    /// (docs/performance.md)
+    #[arg(long, value_name = "SHAPE", value_parser = preset)]
+    synthetic: Option<Preset>,
+    /// Only one part of a synthetic model, where all of them do not fit: text, transformer or vae
+    #[arg(long, value_name = "PART", requires = "synthetic", value_parser = stage)]
+    only: Option<Stage>,
     /// Of the picture, pixels: a side, or width and height (768x512).
     #[arg(long, value_name = "SIZE", default_value = "512", value_parser = size)]
     size: Size,
@@ -47,40 +57,68 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let catalogue = hub::catalogue::built_in();
-    let app = catalogue.by_slug("flux-dev").ok_or_else(|| Failure::because("the catalogue has no flux-dev"))?;
     let progress = Progress::begin("loading the weights".to_owned());
-    let remote = Remote::none();
-    let places = Places {
-        weights: &args.weights,
-        data: &args.data,
-        loras: &[],
-        residency: args.memory.residency(),
-        remote,
-        allowed: &[],
-    };
-    let mut engine = weights::engine_for(app, places)?;
+    let mut subject = Subject::load(args)?;
     let plan = plan(args);
     let mut runs = Vec::new();
     for run in 0..=args.runs {
         progress.now(if run == 0 { "warming up" } else { "measuring" });
-        let output = engine.run(&plan, &mut engine::Unobserved).map_err(Failure::because)?;
+        let timings = subject.run(&plan).map_err(Failure::because)?;
         if run > 0 {
-            runs.push(output.timings);
+            runs.push(timings);
         }
     }
     progress.end();
-    let subject = Subject {
-        model: engine.model().as_str(),
+    let setting = Setting {
+        model: subject.model().as_str(),
         precision: pipelines::Precision::from(args.precision).as_str(),
         size: args.size,
         steps: args.steps,
     };
     // Before the peaks are measured, which takes memory of its own.
     let memory = peak_rss_mib();
-    let report = Report { subject, runs: &runs, memory, peaks: Peaks::best_of(PEAK_TRIES) };
+    let report = Report { setting, runs: &runs, memory, peaks: Peaks::best_of(PEAK_TRIES) };
     terminal::say(&if args.json { report.json().to_string() } else { report.table() });
     Ok(())
+}
+
+/// What is measured.
+enum Subject {
+    Whole(Box<dyn Engine>),
+    Part(Box<dyn Staged>, Stage),
+}
+
+impl Subject {
+    fn load(args: &Args) -> Result<Self, Failure> {
+        let residency = args.memory.residency();
+        let synthetic = |preset, residency| synthetic::load(preset, &residency).map_err(Failure::because);
+        match (args.synthetic, args.only) {
+            (Some(preset), Some(stage)) => Ok(Self::Part(synthetic(preset, residency.reading_late())?, stage)),
+            (Some(preset), None) => Ok(Self::Whole(synthetic(preset, residency)?)),
+            (None, _) => {
+                let catalogue = hub::catalogue::built_in();
+                let app = catalogue.by_slug("flux-dev");
+                let app = app.ok_or_else(|| Failure::because("the catalogue has no flux-dev"))?;
+                let (weights, data, remote) = (&args.weights, &args.data, Remote::none());
+                let places = Places { weights, data, loras: &[], residency, remote, allowed: &[] };
+                weights::engine_for(app, places).map(Self::Whole)
+            }
+        }
+    }
+
+    fn model(&self) -> &ModelId {
+        match self {
+            Self::Whole(engine) => engine.model(),
+            Self::Part(engine, _) => engine.model(),
+        }
+    }
+
+    fn run(&mut self, plan: &Plan) -> Result<Timings, EngineError> {
+        match self {
+            Self::Whole(engine) => engine.run(plan, &mut Unobserved).map(|output| output.timings),
+            Self::Part(engine, stage) => engine.run_stage(plan, *stage),
+        }
+    }
 }
 
 /// A picture of noise at full strength: every stage and every step runs.
@@ -109,6 +147,15 @@ fn plan(args: &Args) -> Plan {
         batch: 1,
         max_sequence_length: args.max_sequence_length,
     }
+}
+
+fn preset(text: &str) -> Result<Preset, String> {
+    let allowed = || format!("allowed: {}", Preset::ALL.map(Preset::as_str).join(", "));
+    Preset::parse(text).ok_or_else(allowed)
+}
+
+fn stage(text: &str) -> Result<Stage, String> {
+    Stage::parse(text).ok_or_else(|| format!("allowed: {}", Stage::ALL.map(Stage::as_str).join(", ")))
 }
 
 /// `512`, or `768x512`.

@@ -16,6 +16,8 @@ mod residency;
 mod run;
 pub mod sdxl;
 pub mod settings;
+pub mod stage;
+pub mod synthetic;
 pub mod tokenizer;
 pub mod trace;
 mod vision;

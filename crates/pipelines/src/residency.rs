@@ -11,11 +11,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The components of all engines of a process, and how much memory their weights may take.
 pub struct Residency {
     budget: u64,
-    /// Whether components are read when an engine is made, and not only when it paints.
-    warms_up: bool,
+    reading: Reading,
     /// What components have made of inputs.
     cache: Arc<Cache>,
     state: Mutex<State>,
+}
+
+/// When components are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// Read when an engine is made, if they all fit.
+    Early,
+    /// Refused when an engine is made, if one alone does not fit; read when they are used.
+    Checked,
+    /// Read, or refused, when they are used.
+    Late,
 }
 
 /// A component, whatever its architecture.
@@ -65,7 +75,7 @@ struct Loaded {
 impl Residency {
     /// At most so many bytes of weights at a time, as they lie in memory.
     pub fn new(budget: u64) -> Arc<Self> {
-        Arc::new(Self { budget, warms_up: true, cache: Arc::new(Cache::new(0)), state: Mutex::default() })
+        Arc::new(Self { budget, reading: Reading::Early, cache: Arc::new(Cache::new(0)), state: Mutex::default() })
     }
 
     /// As much as a model takes.
@@ -78,7 +88,7 @@ impl Residency {
     #[must_use]
     pub fn with_cache(&self, bytes: u64) -> Arc<Self> {
         let cache = Arc::new(Cache::new(bytes));
-        Arc::new(Self { budget: self.budget, warms_up: self.warms_up, cache, state: Mutex::default() })
+        Arc::new(Self { budget: self.budget, reading: self.reading, cache, state: Mutex::default() })
     }
 
     /// How much the cache was of use.
@@ -92,14 +102,31 @@ impl Residency {
 
     /// For a look whether a model's parts are within the budget: nothing is read before it is asked for.
     pub(crate) fn rehearsal(&self) -> Arc<Self> {
-        Arc::new(Self { budget: self.budget, warms_up: false, cache: Arc::new(Cache::new(0)), state: Mutex::default() })
+        Arc::new(Self {
+            budget: self.budget,
+            reading: Reading::Checked,
+            cache: Arc::new(Cache::new(0)),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Another like this one with nothing in it yet, for who uses some of a model's components and not the others: each is
+    /// read, or refused as too large, when it is used.
+    #[must_use]
+    pub fn reading_late(&self) -> Arc<Self> {
+        Arc::new(Self {
+            budget: self.budget,
+            reading: Reading::Late,
+            cache: Arc::new(Cache::new(0)),
+            state: Mutex::default(),
+        })
     }
 
     /// Makes a component of a folder known; its weights are read when it is first used. `load` is called again whenever
     /// it had to leave.
     ///
     /// # Errors
-    /// If it alone is over the budget, or its files cannot be opened.
+    /// If it alone is over the budget (unless that is found when it is used), or its files cannot be opened.
     pub(crate) fn component<T: Send + Sync + 'static>(
         self: &Arc<Self>,
         files: &ModelFiles,
@@ -108,7 +135,7 @@ impl Residency {
     ) -> Result<Resident<T>> {
         let weights = Weights::open(files, name)?;
         let bytes = weights.bytes_in_memory();
-        if bytes > self.budget {
+        if self.reading != Reading::Late && bytes > self.budget {
             return Err(Error::OverBudget { component: name.to_owned(), bytes, budget: self.budget });
         }
         let config = files.optional_text(&format!("{name}/config.json"))?;
@@ -128,7 +155,7 @@ impl Residency {
     /// first picture, which need not wait for them either.
     pub(crate) fn warm_up(&self, components: &[&dyn Component]) -> Result<()> {
         let bytes = components.iter().fold(0u64, |sum, component| sum.saturating_add(component.bytes()));
-        if !self.warms_up || bytes > self.budget {
+        if self.reading != Reading::Early || bytes > self.budget {
             return Ok(());
         }
         components.iter().try_for_each(|component| component.warm_up())

@@ -27,6 +27,8 @@ pub(super) enum Encoding {
     Q4K,
     Q5K,
     Q6K,
+    /// In no file: numbers that are made when they are read.
+    Synthetic,
     /// Integers and flags, which no layer takes.
     NotFloat,
 }
@@ -56,7 +58,7 @@ impl Encoding {
             Self::Q4K => (256, 144),
             Self::Q5K => (256, 176),
             Self::Q6K => (256, 210),
-            Self::NotFloat => return None,
+            Self::Synthetic | Self::NotFloat => return None,
         };
         Some(Block { n_values, n_bytes })
     }
@@ -80,7 +82,7 @@ impl Encoding {
             Self::Q4K => blocks(bytes, q4_k),
             Self::Q5K => blocks(bytes, q5_k),
             Self::Q6K => blocks(bytes, q6_k),
-            Self::NotFloat => return None,
+            Self::Synthetic | Self::NotFloat => return None,
         })
     }
 }

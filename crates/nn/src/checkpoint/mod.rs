@@ -2,10 +2,12 @@
 
 mod encoding;
 mod gguf;
+mod synthetic;
 
 pub use gguf::Value;
 
 use crate::files::FileBytes;
+use crate::survey::Shapes;
 use crate::view::View;
 use crate::{Error, Result};
 use encoding::Encoding;
@@ -36,6 +38,14 @@ impl Checkpoint {
             Ok(gguf::Header { tensors, fields }) => Ok(Self { path, bytes, tensors, fields }),
             Err(reason) => Err(Error::Malformed { path, reason }),
         }
+    }
+
+    /// A file that is not there, of tensors with these names and shapes: their numbers are random, always the same ones,
+    /// and made when they are read. `path` is how errors name it.
+    pub fn synthetic(path: String, shapes: Shapes) -> Self {
+        let stored = |shape| Stored { encoding: Encoding::Synthetic, shape, bytes: 0..0 };
+        let tensors = shapes.into_iter().map(|(name, shape)| (name, stored(shape))).collect();
+        Self { path, bytes: FileBytes::Embedded(&[]), tensors, fields: BTreeMap::new() }
     }
 
     /// How errors name the file.
@@ -73,6 +83,9 @@ impl Checkpoint {
     pub fn read(&self, name: &str, view: &View) -> Result<Vec<f32>> {
         let wrong = |reason: &str| Error::Malformed { path: self.path.clone(), reason: format!("{name}: {reason}") };
         let stored = self.tensors.get(name).ok_or_else(|| wrong("no such tensor"))?;
+        if stored.encoding == Encoding::Synthetic && view.rows().is_none() {
+            return Ok(view.arrange(synthetic::numbers(name, &stored.shape)));
+        }
         let bytes = &self.bytes[stored.bytes.clone()];
         let decode = |bytes: &[u8]| stored.encoding.decode(bytes).ok_or_else(|| wrong("not of a float type"));
         let Some(rows) = view.rows() else {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What was measured.
 pub(super) struct Report<'a> {
-    pub(super) subject: Subject<'a>,
+    pub(super) setting: Setting<'a>,
     pub(super) runs: &'a [Timings],
     /// The most memory that was held, MiB.
     pub(super) memory: Option<u64>,
@@ -17,7 +17,7 @@ pub(super) struct Report<'a> {
 }
 
 /// What was painted, and with what.
-pub(super) struct Subject<'a> {
+pub(super) struct Setting<'a> {
     pub(super) model: &'a str,
     pub(super) precision: &'a str,
     pub(super) size: Size,
@@ -39,7 +39,7 @@ impl Report<'_> {
         let of = |value: &dyn Fn(&Stage) -> Value| -> Map<String, Value> {
             stages.iter().map(|stage| (stage.name.to_owned(), value(stage))).collect()
         };
-        let Subject { model, precision, size, steps } = self.subject;
+        let Setting { model, precision, size, steps } = self.setting;
         let mut object = of(&|stage| json!(rounded(stage.seconds, 4)));
         let rest = json!({
             "gflops": of(&|stage| json!(stage.gflops().map(|speed| rounded(speed, 1)))),
@@ -60,13 +60,14 @@ impl Report<'_> {
     }
 
     pub(super) fn table(&self) -> String {
-        let Subject { model, precision, size, steps } = self.subject;
+        let Setting { model, precision, size, steps } = self.setting;
         let (n_threads, n_runs) = (n_threads(), self.runs.len());
         let mut lines = vec![
             format!("{model}, {size}, {steps} steps, {precision}, {n_threads} threads, median of {n_runs} runs"),
             format!("  {:<12} {:>10} {:>10} {:>9}", "stage", "seconds", "GFLOP/s", "of peak"),
         ];
-        for stage in self.stages() {
+        // A part that runs alone leaves the other stages empty.
+        for stage in self.stages().into_iter().filter(|stage| stage.seconds > 0.0) {
             let speed = stage.gflops().map_or("-".to_owned(), |speed| format!("{speed:.1}"));
             let share = stage.share(&self.peaks).map_or("-".to_owned(), |share| format!("{:.0}%", 100.0 * share));
             lines.push(format!("  {:<12} {:>10.4} {speed:>10} {share:>9}", stage.name, stage.seconds));
@@ -157,9 +158,9 @@ mod tests {
 
     /// Two steps of a second each, in which 100 thousand million operations of f32 and 400 of int8 are done.
     fn report(runs: &[Timings]) -> Report<'_> {
-        let subject = Subject { model: "a-model", precision: "int8", size: Size::new(64, 32), steps: 2 };
+        let setting = Setting { model: "a-model", precision: "int8", size: Size::new(64, 32), steps: 2 };
         let peaks = Peaks { f32: rate(200.0), bf16: rate(400.0), int8: rate(800.0), copy: rate(30.0) };
-        Report { subject, runs, memory: Some(77), peaks }
+        Report { setting, runs, memory: Some(77), peaks }
     }
 
     fn timings() -> Timings {
@@ -193,7 +194,7 @@ mod tests {
         let line = |name: &str| table.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
         let words: Vec<&str> = line("step").split_whitespace().collect();
         assert_eq!(words, ["step", "1.0000", "500.0", "100%"]);
-        assert_eq!(line("text").split_whitespace().collect::<Vec<_>>(), ["text", "0.0000", "-", "-"]);
+        assert_eq!(line("text"), "", "a stage that did not run");
         assert!(
             line("peak memory").ends_with("77 MiB") && table.starts_with("a-model, 64x32, 2 steps, int8"),
             "{table}"

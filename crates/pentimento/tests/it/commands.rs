@@ -126,6 +126,24 @@ fn a_bench_tells_speeds_and_shares_of_every_stage() {
     assert_eq!(run(&["bench", "--size", "0"]).status.code(), Some(2));
 }
 
+#[test]
+fn a_bench_of_random_numbers_needs_no_weights_and_refuses_what_does_not_fit() {
+    let medium = ["bench", "--synthetic", "medium", "--size", "32", "--steps", "1", "--runs", "1"];
+    let ran = run(&[&medium[..], &["--only", "text", "--json"]].concat());
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap_or_else(|_| panic!("{ran:?}"));
+    assert_eq!((&report["model"], &report["step"]), (&"synthetic-medium".into(), &0.0.into()));
+    assert!(report["text"].as_f64() > Some(0.0) && report["gflops"]["text"].as_f64() > Some(0.0), "{report}");
+    for part in [&[][..], &["--only", "transformer"]] {
+        let refused = run(&[&["bench", "--synthetic", "flux-dev", "--memory-budget", "5GiB"], part].concat());
+        let said = text(&refused.stderr);
+        assert_eq!((refused.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.contains("MiB of memory, and weights may take 5120 MiB"), "{said}");
+    }
+    for wrong in [&["--synthetic", "flux"][..], &["--synthetic", "medium", "--only", "unet"], &["--only", "vae"]] {
+        assert_eq!(run(&[&["bench"], wrong].concat()).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_operators_own_app_is_served() {
     let dir = tempfile::tempdir().unwrap();

@@ -52,7 +52,7 @@ impl FluxEngine {
     }
 
     /// What Redux is given in the place of a text, as the reference implementation does without text encoders.
-    fn no_text(&self, n_tokens: usize) -> Result<Embeds> {
+    pub(super) fn no_text(&self, n_tokens: usize) -> Result<Embeds> {
         let config = &self.flux_config;
         let zeros = |shape: &[usize]| values::tensor(vec![0.0; shape.iter().product()], shape);
         let txt = zeros(&[1, n_tokens, config.joint_attention_dim])?;

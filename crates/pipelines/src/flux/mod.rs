@@ -8,6 +8,7 @@ mod encode;
 mod kontext;
 mod prepare;
 mod redux;
+mod stage;
 
 use crate::canvas::{Canvas, Frame};
 use crate::codec::Codec;

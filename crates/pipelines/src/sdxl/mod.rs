@@ -7,6 +7,7 @@ mod denoise;
 mod encode;
 mod prepare;
 mod schedule;
+mod stage;
 
 use crate::canvas::{Canvas, Frame};
 use crate::codec::Codec;
@@ -41,6 +42,7 @@ pub struct SdxlEngine {
     text_encoder: Resident<ClipTextModel>,
     text_encoder_2: Resident<ClipTextModel>,
     unet: Resident<UNet>,
+    unet_config: unet::Config,
     codec: Codec,
     schedule: FolderSchedule,
 }
@@ -77,6 +79,7 @@ impl SdxlEngine {
         let unet_config: unet::Config = config::read(files, "unet", "config.json")?;
         check_fit(files, [&clip_config, &clip_2_config], &unet_config)?;
         let schedule = FolderSchedule::read(files)?;
+        let its_config = unet_config.clone();
         let settings = if schedule.is_distilled() { Settings::of_sdxl_turbo() } else { Settings::of_sdxl() };
         let engine = Self {
             model,
@@ -89,7 +92,8 @@ impl SdxlEngine {
             text_encoder_2: residency.component(files, "text_encoder_2", move |weights| {
                 ClipTextModel::with_projection(&clip_2_config, weights)
             })?,
-            unet: residency.component(files, "unet", move |weights| UNet::new(&unet_config, weights))?,
+            unet: residency.component(files, "unet", move |weights| UNet::new(&its_config, weights))?,
+            unet_config,
             codec: Codec::load(files, residency)?,
             schedule,
         };
