@@ -44,7 +44,12 @@ impl Conv2d {
 
     pub fn without_bias(weights: &Weights, form: Form) -> Result<Self> {
         let weight = weights.tensor("weight", &[form.outputs, form.inputs, form.side, form.side])?;
-        let weight = PackedKernel::pack(&Values::of(&weight)?, form.outputs);
+        // For a survey any kernel will do.
+        let weight = if weights.is_survey() {
+            PackedKernel::pack(&[0.0], 1)
+        } else {
+            PackedKernel::pack(&Values::of(&weight)?, form.outputs)
+        };
         Ok(Self { weight, bias: vec![0.0; form.outputs], form })
     }
 

@@ -401,7 +401,8 @@ mod tests {
         let smallest = Residency::new(1);
         assert!(matches!(engine(&smallest), Err(nn::Error::OverBudget { .. })));
         let refused = engine(&smallest.reading_late()).unwrap().run_stage(&plan(), Stage::Transformer).unwrap_err();
-        assert!(refused.to_string().contains("the weights of transformer take 1 MiB"), "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains("the weights of transformer take ") && said.contains("may take 0 MiB"), "{said}");
     }
 
     #[test]
