@@ -35,25 +35,66 @@ pub(crate) fn activate_here(activation: Activation, values: &mut [f32]) {
     }
 }
 
-/// `values *= factors`, element by element.
-pub fn multiply(values: &mut [f32], factors: &[f32]) {
-    assert_eq!(values.len(), factors.len(), "multiply: lengths differ");
-    values
-        .par_chunks_mut(CHUNK)
-        .zip(factors.par_chunks(CHUNK))
-        .for_each(|(chunk, factors)| multiply_chunk(chunk, factors));
+/// `out = left + right`, element by element.
+pub fn add(left: &[f32], right: &[f32], out: &mut [f32]) {
+    assert!(left.len() == right.len() && left.len() == out.len(), "add: lengths differ");
+    let inputs = left.par_chunks(CHUNK).zip(right.par_chunks(CHUNK));
+    out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(out, (left, right))| add_chunk(left, right, out));
 }
 
-/// `values += gate * update`: the gated residual of a modulated block. `gate` has one factor per column.
+/// `out = left * right`, element by element.
+pub fn multiply(left: &[f32], right: &[f32], out: &mut [f32]) {
+    assert!(left.len() == right.len() && left.len() == out.len(), "multiply: lengths differ");
+    let inputs = left.par_chunks(CHUNK).zip(right.par_chunks(CHUNK));
+    out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(out, (left, right))| multiply_chunk(left, right, out));
+}
+
+/// The first half of every row, times the activated second half.
 ///
 /// # Shapes
-/// - values, update: `(rows, n)`; gate: `(n)`
-pub fn add_gated(values: &mut [f32], gate: &[f32], update: &[f32]) {
+/// - values: `(rows, 2n)`; out: `(rows, n)`
+pub fn gate_halves(activation: Activation, values: &[f32], n: usize, out: &mut [f32]) {
+    assert!(n > 0 && out.len().is_multiple_of(n), "gate_halves: rows are not whole");
+    assert_eq!(values.len(), 2 * out.len(), "gate_halves: lengths differ");
+    let batch = row_batch(2 * n);
+    out.par_chunks_mut(batch * n).zip(values.par_chunks(batch * 2 * n)).for_each(|(out, rows)| {
+        let mut gates = vec![0.0; n];
+        for (out, row) in out.chunks_exact_mut(n).zip(rows.chunks_exact(2 * n)) {
+            gates.copy_from_slice(&row[n..]);
+            activate_here(activation, &mut gates);
+            multiply_chunk(&row[..n], &gates, out);
+        }
+    });
+}
+
+/// `out = values + gate * update`: the gated residual of a modulated block. `gate` has one factor per column.
+///
+/// # Shapes
+/// - values, update, out: `(rows, n)`; gate: `(n)`
+pub fn add_gated(values: &[f32], gate: &[f32], update: &[f32], out: &mut [f32]) {
     let n = gate.len();
-    assert_eq!(values.len(), update.len(), "add_gated: lengths differ");
+    assert!(values.len() == update.len() && values.len() == out.len(), "add_gated: lengths differ");
     assert!(n > 0 && values.len().is_multiple_of(n), "add_gated: rows are not whole");
-    values.par_chunks_mut(n).zip(update.par_chunks(n)).with_min_len(row_batch(n)).for_each(|(row, update)| {
-        add_gated_row(row, gate, update);
+    let inputs = values.par_chunks(n).zip(update.par_chunks(n));
+    out.par_chunks_mut(n).zip(inputs).with_min_len(row_batch(n)).for_each(|(out, (row, update))| {
+        add_gated_row(row, gate, update, out);
+    });
+}
+
+/// Rows of several matrices, one beside the other.
+///
+/// # Shapes
+/// - parts: `(rows, widths[idx])` each; out: `(rows, sum of the widths)`
+pub fn join_columns(parts: &[&[f32]], widths: &[usize], out: &mut [f32]) {
+    let n: usize = widths.iter().sum();
+    let fits = |(part, width): (&&[f32], &usize)| part.len() * n == out.len() * width;
+    assert!(n > 0 && parts.len() == widths.len() && parts.iter().zip(widths).all(fits), "join_columns: lengths differ");
+    out.par_chunks_mut(n).enumerate().with_min_len(row_batch(n)).for_each(|(idx, mut rest)| {
+        for (part, width) in parts.iter().zip(widths) {
+            let (columns, after) = rest.split_at_mut(*width);
+            columns.copy_from_slice(&part[idx * width..(idx + 1) * width]);
+            rest = after;
+        }
     });
 }
 
@@ -96,17 +137,25 @@ dispatched! {
 }
 
 dispatched! {
-    fn multiply_chunk(chunk: &mut [f32], factors: &[f32]) {
-        for (x, factor) in chunk.iter_mut().zip(factors) {
-            *x *= factor;
+    fn add_chunk(left: &[f32], right: &[f32], out: &mut [f32]) {
+        for ((out, left), right) in out.iter_mut().zip(left).zip(right) {
+            *out = left + right;
         }
     }
 }
 
 dispatched! {
-    fn add_gated_row(row: &mut [f32], gate: &[f32], update: &[f32]) {
-        for ((x, gate), update) in row.iter_mut().zip(gate).zip(update) {
-            *x += gate * update;
+    fn multiply_chunk(left: &[f32], right: &[f32], out: &mut [f32]) {
+        for ((out, left), right) in out.iter_mut().zip(left).zip(right) {
+            *out = left * right;
+        }
+    }
+}
+
+dispatched! {
+    fn add_gated_row(row: &[f32], gate: &[f32], update: &[f32], out: &mut [f32]) {
+        for (((out, x), gate), update) in out.iter_mut().zip(row).zip(gate).zip(update) {
+            *out = x + gate * update;
         }
     }
 }
@@ -134,8 +183,35 @@ mod tests {
 
     #[test]
     fn a_gated_residual_scales_each_column() {
-        let mut values = vec![1.0, 2.0, 3.0, 4.0];
-        add_gated(&mut values, &[10.0, 0.5], &[1.0, 2.0, 3.0, 4.0]);
-        assert_eq!(values, [11.0, 3.0, 33.0, 6.0]);
+        let mut out = [0.0; 4];
+        add_gated(&[1.0, 2.0, 3.0, 4.0], &[10.0, 0.5], &[1.0, 2.0, 3.0, 4.0], &mut out);
+        assert_eq!(out, [11.0, 3.0, 33.0, 6.0]);
+    }
+
+    #[test]
+    fn sums_and_products_are_by_element() {
+        let (left, right): (Vec<f32>, Vec<f32>) = (0..CHUNK + 3).map(|i| (i as f32, (i % 5) as f32)).unzip();
+        let (mut sums, mut products) = (vec![0.0; CHUNK + 3], vec![0.0; CHUNK + 3]);
+        add(&left, &right, &mut sums);
+        multiply(&left, &right, &mut products);
+        for (idx, (left, right)) in left.iter().zip(&right).enumerate() {
+            assert_eq!((sums[idx], products[idx]), (left + right, left * right));
+        }
+    }
+
+    #[test]
+    fn the_second_half_of_a_row_gates_the_first() {
+        let mut out = [0.0; 4];
+        gate_halves(Activation::Silu, &[2.0, 3.0, 0.0, 1.0, 4.0, 5.0, -100.0, 1.0], 2, &mut out);
+        let silu_of_one = 0.731_058_6;
+        let expected = [0.0, 3.0 * silu_of_one, 0.0, 5.0 * silu_of_one];
+        assert!(out.iter().zip(expected).all(|(ours, theirs)| (ours - theirs).abs() < 1e-6), "{out:?}");
+    }
+
+    #[test]
+    fn joined_rows_stand_side_by_side() {
+        let mut out = [0.0; 6];
+        join_columns(&[&[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0]], &[1, 2], &mut out);
+        assert_eq!(out, [1.0, 3.0, 4.0, 2.0, 5.0, 6.0]);
     }
 }

@@ -163,7 +163,7 @@ dispatched! {
 }
 
 dispatched! {
-    fn rms_norm_row(row: &mut [f32], weight: &[f32], eps: f32) {
+    pub(crate) fn rms_norm_row(row: &mut [f32], weight: &[f32], eps: f32) {
         let mean_square = lanes(row, |x| x * x) / row.len() as f32;
         let inverse = 1.0 / (mean_square + eps).sqrt();
         for (x, weight) in row.iter_mut().zip(weight) {

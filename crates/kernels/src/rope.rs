@@ -22,7 +22,7 @@ pub fn rotate_pairs(values: &mut [f32], n_heads: usize, cos: &[f32], sin: &[f32]
 }
 
 dispatched! {
-    fn rotate_head(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    pub(crate) fn rotate_head(head: &mut [f32], cos: &[f32], sin: &[f32]) {
         for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
             let (real, imaginary) = (pair[0], pair[1]);
             pair[0] = real * cos - imaginary * sin;

@@ -61,9 +61,9 @@ impl EncoderLayer {
     /// # Shapes
     /// - x, output: `(1, tokens, hidden)`
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(&self.layer_norm1.forward(x)?)?)?;
+        let x = nn::add(x, &self.self_attn.forward(&self.layer_norm1.forward(x)?)?)?;
         let inner = self.fc1.forward_activated(&self.layer_norm2.forward(&x)?, self.activation)?;
-        Ok((&x + self.fc2.forward(&inner)?)?)
+        nn::add(&x, &self.fc2.forward(&inner)?)
     }
 }
 

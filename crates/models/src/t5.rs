@@ -119,8 +119,8 @@ impl Block {
     /// # Shapes
     /// - x, output: `(1, tokens, d_model)`; bias: `(heads, tokens, tokens)`
     fn forward(&self, x: &Tensor, bias: &[f32]) -> Result<Tensor> {
-        let x = (x + self.attention.forward(&self.attention_norm.forward(x)?, bias)?)?;
-        Ok((&x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x)?)?)?)
+        let x = nn::add(x, &self.attention.forward(&self.attention_norm.forward(x)?, bias)?)?;
+        nn::add(&x, &self.feed_forward.forward(&self.feed_forward_norm.forward(&x)?)?)
     }
 }
 
@@ -156,7 +156,7 @@ impl GatedFeedForward {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let gate = self.wi_0.forward_activated(x, Activation::GeluTanh)?;
-        self.wo.forward(&(gate * self.wi_1.forward(x)?)?)
+        self.wo.forward(&nn::multiply(&gate, &self.wi_1.forward(x)?)?)
     }
 }
 

@@ -26,7 +26,7 @@ pub use kernels::peak;
 pub use weights::Weights;
 
 use candle_core::Tensor;
-use rayon::prelude::*;
+use values::Values;
 
 /// Applies an activation to every element.
 pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
@@ -49,15 +49,45 @@ pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
         _ => return Err(Error::Shape(format!("a gated linear unit got {:?}", x.dims()))),
     };
     let x = x.contiguous()?;
-    let x = values::Values::of(&x)?;
-    let halves = |start: usize| {
-        let mut half = vec![0.0; x.len() / 2];
-        let rows = half.par_chunks_mut(n).zip(x.par_chunks(2 * n));
-        rows.for_each(|(half, row)| half.copy_from_slice(&row[start..start + n]));
-        half
-    };
-    let (mut out, mut gates) = (halves(0), halves(n));
-    kernels::activation::activate(activation, &mut gates);
-    kernels::activation::multiply(&mut out, &gates);
+    let x = Values::of(&x)?;
+    let mut out = vec![0.0; x.len() / 2];
+    kernels::activation::gate_halves(activation, &x, n, &mut out);
     values::tensor(out, shape)
+}
+
+/// `left + right`, of the same shape.
+pub fn add(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    by_element(left, right, kernels::activation::add)
+}
+
+/// `left * right`, of the same shape.
+pub fn multiply(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    by_element(left, right, kernels::activation::multiply)
+}
+
+fn by_element(left: &Tensor, right: &Tensor, kernel: fn(&[f32], &[f32], &mut [f32])) -> Result<Tensor> {
+    if left.dims() != right.dims() {
+        return Err(Error::Shape(format!("{:?} and {:?} differ", left.dims(), right.dims())));
+    }
+    let (left, right) = (left.contiguous()?, right.contiguous()?);
+    let (left_values, right_values) = (Values::of(&left)?, Values::of(&right)?);
+    let mut out = vec![0.0; left_values.len()];
+    kernel(&left_values, &right_values, &mut out);
+    values::tensor(out, left.dims())
+}
+
+/// Joins tokens' elements: each token of `left`, followed by the same one of `right`.
+///
+/// # Shapes
+/// - left: `(b, tokens, n)`; right: `(b, tokens, m)`; output: `(b, tokens, n + m)`
+pub fn join_elements(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    let ((b, n_tokens, n), (other_b, other_tokens, m)) = (left.dims3()?, right.dims3()?);
+    if (b, n_tokens) != (other_b, other_tokens) {
+        return Err(Error::Shape(format!("{:?} and {:?} are not of the same tokens", left.dims(), right.dims())));
+    }
+    let (left, right) = (left.contiguous()?, right.contiguous()?);
+    let (left, right) = (Values::of(&left)?, Values::of(&right)?);
+    let mut out = vec![0.0; left.len() + right.len()];
+    kernels::activation::join_columns(&[&left, &right], &[n, m], &mut out);
+    values::tensor(out, (b, n_tokens, n + m))
 }

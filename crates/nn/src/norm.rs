@@ -17,7 +17,7 @@ pub struct LayerNorm {
 /// RMS norm over the last dimension (Zhang and Sennrich, arXiv:1910.07467).
 pub struct RmsNorm {
     /// `(n)`
-    weight: Tensor,
+    weight: Vec<f32>,
     eps: f64,
 }
 
@@ -72,30 +72,42 @@ pub fn gated_residual(x: &Tensor, gate: &Tensor, update: &Tensor) -> Result<Tens
     let (b, n_tokens, n) = x.dims3()?;
     let (update, gate) = (update.contiguous()?, gate.contiguous()?);
     let (update, gate) = (Values::of(&update)?, Values::of(&gate)?);
-    let mut out = values::to_vec(x)?;
-    if gate.len() != b * n || update.len() != out.len() {
+    let x = x.contiguous()?;
+    let input = Values::of(&x)?;
+    if gate.len() != b * n || update.len() != input.len() {
         return Err(Error::Shape(format!("a gate or an update does not fit {:?}", x.dims())));
     }
-    for ((out, update), gate) in out.chunks_mut(n_tokens * n).zip(update.chunks(n_tokens * n)).zip(gate.chunks(n)) {
-        kernels::activation::add_gated(out, gate, update);
+    let mut out = vec![0.0; input.len()];
+    let pictures = input.chunks(n_tokens * n).zip(update.chunks(n_tokens * n)).zip(gate.chunks(n));
+    for (out, ((input, update), gate)) in out.chunks_mut(n_tokens * n).zip(pictures) {
+        kernels::activation::add_gated(input, gate, update, out);
     }
     values::tensor(out, (b, n_tokens, n))
 }
 
 impl RmsNorm {
     pub fn new(weights: &Weights, n: usize, eps: f64) -> Result<Self> {
-        Ok(Self { weight: weights.tensor("weight", &[n])?, eps })
+        Ok(Self { weight: values::to_vec(&weights.tensor("weight", &[n])?)?, eps })
+    }
+
+    /// Elements of what it norms.
+    pub(crate) fn n(&self) -> usize {
+        self.weight.len()
+    }
+
+    /// For heads that are normed on their way into attention.
+    pub(crate) fn of_heads(&self) -> kernels::attention::RmsNorm<'_> {
+        kernels::attention::RmsNorm { weight: &self.weight, eps: self.eps as f32 }
     }
 
     /// # Shapes
     /// - x, output: `(…, n)`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut out = values::to_vec(x)?;
-        let weight = Values::of(&self.weight)?;
-        if x.dims().last() != Some(&weight.len()) {
-            return Err(Error::Shape(format!("an RMS norm over {} got {:?}", weight.len(), x.dims())));
+        if x.dims().last() != Some(&self.n()) {
+            return Err(Error::Shape(format!("an RMS norm over {} got {:?}", self.n(), x.dims())));
         }
-        kernels::norm::rms_norm(&mut out, &weight, self.eps as f32);
+        kernels::norm::rms_norm(&mut out, &self.weight, self.eps as f32);
         values::tensor(out, x.dims())
     }
 }

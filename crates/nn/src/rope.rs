@@ -3,6 +3,7 @@
 use crate::values;
 use crate::{Error, Result};
 use candle_core::Tensor;
+use kernels::attention::Angles;
 
 /// The base of the frequencies.
 const THETA: f64 = 10_000.0;
@@ -56,5 +57,14 @@ impl Rope {
             kernels::rope::rotate_pairs(picture, width / self.dim, &self.cos, &self.sin, self.dim);
         }
         values::tensor(out, x.dims())
+    }
+
+    /// Whether these are the angles of so many tokens, with heads of so many elements.
+    pub(crate) fn fits(&self, n_tokens: usize, dim: usize) -> bool {
+        n_tokens == self.n_tokens && dim == self.dim
+    }
+
+    pub(crate) fn angles(&self) -> Angles<'_> {
+        Angles { cos: &self.cos, sin: &self.sin }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::meter::{Work, measure, numbers};
 use criterion::Criterion;
-use kernels::attention::{Attention, Mask, attend};
+use kernels::attention::{Attention, Mask, Operand, Part, attend};
 
 /// Heads, their size, queries, keys.
 const SHAPES: [(usize, usize, usize, usize); 4] =
@@ -12,13 +12,15 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     for (n_heads, dim, n_queries, n_keys) in SHAPES {
         let width = n_heads * dim;
         let (q, k, v) = (numbers(n_queries * width, 1), numbers(n_keys * width, 2), numbers(n_keys * width, 3));
-        let mut out = vec![0.0; q.len()];
+        let mut out = vec![0.0; n_queries * width];
+        let parts = [&q, &k, &v].map(|values| [Part::of(values)]);
+        let [q, k, v] = [0, 1, 2].map(|idx: usize| Operand::of(&parts[idx]));
         let name = format!("attention f32 {n_heads}x{dim}, {n_queries} queries, {n_keys} keys");
         // One product with the keys, and one with the values.
         let operations = 4 * n_queries * n_keys * width;
         measure(criterion, &name, Work::F32(operations), || {
             let scale = (dim as f32).powf(-0.5);
-            attend(Attention { q: &q, k: &k, v: &v, n_heads, dim, scale, mask: Mask::None }, &mut out);
+            attend(Attention { q, k, v, n_heads, dim, scale, mask: Mask::None }, &mut out);
         });
     }
 }

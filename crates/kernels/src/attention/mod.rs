@@ -30,17 +30,61 @@ const TASKS_MIN: usize = 4;
 /// Queries, keys and values of one sequence, heads interleaved as linear layers leave them.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
-    /// `(queries, heads, dim)`
-    pub q: &'a [f32],
-    /// `(keys, heads, dim)`
-    pub k: &'a [f32],
-    /// `(keys, heads, dim)`
-    pub v: &'a [f32],
+    pub q: Operand<'a>,
+    /// As many tokens as there are values.
+    pub k: Operand<'a>,
+    pub v: Operand<'a>,
     pub n_heads: usize,
     pub dim: usize,
     /// Factor on the scores before the softmax.
     pub scale: f32,
     pub mask: Mask<'a>,
+}
+
+/// The tokens' rows, and what happens to each head of them on the way to the product.
+#[derive(Clone, Copy)]
+pub struct Operand<'a> {
+    /// Tokens from several places, one after the other.
+    pub parts: &'a [Part<'a>],
+    /// Turns the heads of every token, after their norm.
+    pub angles: Option<Angles<'a>>,
+}
+
+impl<'a> Operand<'a> {
+    pub fn of(parts: &'a [Part<'a>]) -> Self {
+        Self { parts, angles: None }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    /// `(tokens, heads, dim)`
+    pub values: &'a [f32],
+    /// Over the elements of each head.
+    pub norm: Option<RmsNorm<'a>>,
+}
+
+impl<'a> Part<'a> {
+    pub fn of(values: &'a [f32]) -> Self {
+        Self { values, norm: None }
+    }
+}
+
+/// An RMS norm; see [`crate::norm::rms_norm`].
+#[derive(Clone, Copy)]
+pub struct RmsNorm<'a> {
+    /// `(dim)`
+    pub weight: &'a [f32],
+    pub eps: f32,
+}
+
+/// Rotary angles; see [`crate::rope::rotate_pairs`].
+#[derive(Clone, Copy)]
+pub struct Angles<'a> {
+    /// `(tokens, dim / 2)`
+    pub cos: &'a [f32],
+    /// `(tokens, dim / 2)`
+    pub sin: &'a [f32],
 }
 
 /// What is added to the scores.
@@ -60,10 +104,11 @@ pub enum Mask<'a> {
 pub fn attend(attention: Attention<'_>, out: &mut [f32]) {
     let Attention { q, k, v, n_heads, dim, .. } = attention;
     let width = n_heads * dim;
-    assert!(width > 0 && q.len().is_multiple_of(width) && k.len().is_multiple_of(width), "attend: ragged heads");
+    assert!(width > 0, "attend: no heads");
+    let [q, k, v] = [q, k, v].map(|operand| Rows::new(operand, n_heads, dim));
     assert_eq!(k.len(), v.len(), "attend: keys and values differ in length");
-    assert_eq!(q.len(), out.len(), "attend: the output does not fit");
-    let plan = Plan::of(q.len() / width, k.len() / width, dim);
+    assert_eq!(q.len() * width, out.len(), "attend: the output does not fit");
+    let plan = Plan::of(q.len(), k.len(), dim);
     if let Mask::Bias(bias) = attention.mask {
         assert_eq!(bias.len(), n_heads * plan.n_queries * plan.n_keys, "attend: the bias does not fit");
     }
@@ -73,26 +118,20 @@ pub fn attend(attention: Attention<'_>, out: &mut [f32]) {
     assert!(plan.n_keys > 0, "attend: no keys");
     let target = Target { values: out.as_mut_ptr(), row_stride: width };
     (0..n_heads).into_par_iter().for_each(|head| {
-        let columns = head * dim..(head + 1) * dim;
-        let of_head = |values| Rows::new(values, width, columns.clone());
-        let keys = pack::keys(of_head(k));
-        let values = pack::values(of_head(v), plan.key_block);
+        let keys = pack::keys(k, head);
+        let values = pack::values(v, head, plan.key_block);
         let task_queries = plan.task_tiles * TILE_ROWS;
         (0..plan.n_queries.div_ceil(task_queries)).into_par_iter().for_each(|task| {
             let first = task * task_queries;
             let queries = first..(first + task_queries).min(plan.n_queries);
-            let rows = pack::queries(of_head(q), queries.clone(), attention.scale * LOG2_E);
+            let rows = pack::queries(q, head, queries.clone(), attention.scale * LOG2_E);
             let task = Task { plan, dim, head, mask: attention.mask, first_query: first, keys: &keys, values: &values };
-            for (idx, tile) in task.attend(&rows).iter().enumerate() {
-                let first = first + idx * TILE_ROWS;
+            for (tile, first) in task.attend(&rows).iter().zip(queries.clone().step_by(TILE_ROWS)) {
                 for query in first..(first + TILE_ROWS).min(queries.end) {
-                    let mut row = [0.0; PANEL];
-                    for (panel, columns) in (0..dim).step_by(PANEL).enumerate() {
-                        let row = &mut row[..PANEL.min(dim - columns)];
-                        tile.weighted_mean(panel, query - first, row);
+                    tile.weighted_mean(query - first, dim, |column, values| {
                         // SAFETY: every task has a head and queries of its own, so nobody else writes here.
-                        unsafe { target.write(query, head * dim + columns, row) };
-                    }
+                        unsafe { target.write(query, head * dim + column, values) };
+                    });
                 }
             }
         });
@@ -139,10 +178,13 @@ struct Seen {
 }
 
 impl Seen {
-    /// One query's elements of one panel.
-    fn weighted_mean(&self, panel: usize, row: usize, out: &mut [f32]) {
+    /// One query's elements, some at a time, each time with the first one's place.
+    fn weighted_mean(&self, row: usize, dim: usize, mut write: impl FnMut(usize, &[f32])) {
         let factor = 1.0 / self.softmax.sums[row];
-        out.iter_mut().zip(&self.sums[panel][row]).for_each(|(out, value)| *out = value * factor);
+        for (sums, column) in self.sums.iter().zip((0..dim).step_by(PANEL)) {
+            let values = sums[row].map(|sum| sum * factor);
+            write(column, &values[..PANEL.min(dim - column)]);
+        }
     }
 }
 
@@ -243,6 +285,7 @@ mod tests {
     /// The definition, in f64, with the whole score matrix.
     fn plainly(attention: Attention<'_>) -> Vec<f32> {
         let Attention { q, k, v, n_heads, dim, scale, mask } = attention;
+        let [q, k, v] = [q, k, v].map(|operand| operand.parts[0].values);
         let width = n_heads * dim;
         let (n_queries, n_keys) = (q.len() / width, k.len() / width);
         let mut out = vec![0.0; q.len()];
@@ -280,8 +323,10 @@ mod tests {
     fn check(n_queries: usize, n_keys: usize, n_heads: usize, dim: usize, mask: Mask<'_>) {
         let width = n_heads * dim;
         let (q, k, v) = (numbers(n_queries * width, 1), numbers(n_keys * width, 2), numbers(n_keys * width, 3));
-        let attention = Attention { q: &q, k: &k, v: &v, n_heads, dim, scale: (dim as f32).powf(-0.5), mask };
-        let mut out = vec![f32::NAN; q.len()];
+        let parts = [&q, &k, &v].map(|values| [Part::of(values)]);
+        let [q, k, v] = [0, 1, 2].map(|idx: usize| Operand::of(&parts[idx]));
+        let attention = Attention { q, k, v, n_heads, dim, scale: (dim as f32).powf(-0.5), mask };
+        let mut out = vec![f32::NAN; n_queries * width];
         attend(attention, &mut out);
         for (idx, (got, expected)) in out.iter().zip(plainly(attention)).enumerate() {
             assert!((got - expected).abs() < 2e-6, "element {idx}: {got} instead of {expected}");
@@ -305,12 +350,54 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_normed_and_turned_as_one_sequence() {
+        let (n_heads, dim, n_first, n_second) = (2, 8, 17, 30);
+        let width = n_heads * dim;
+        let (weights, n_tokens) = ([numbers(dim, 1), numbers(dim, 2)], n_first + n_second);
+        let angles = numbers(n_tokens * dim / 2, 3);
+        let cos: Vec<f32> = angles.iter().map(|angle| angle.cos()).collect();
+        let sin: Vec<f32> = angles.iter().map(|angle| angle.sin()).collect();
+        let (first, second) = (numbers(n_first * width, 4), numbers(n_second * width, 5));
+        let mut whole = [first.clone(), second.clone()].map(Vec::from);
+        for (part, weight) in whole.iter_mut().zip(&weights) {
+            crate::norm::rms_norm(part, weight, 1e-3);
+        }
+        let mut whole = whole.concat();
+        crate::rope::rotate_pairs(&mut whole, n_heads, &cos, &sin, dim);
+        let norm = |weight| Some(RmsNorm { weight, eps: 1e-3 });
+        let parts =
+            [Part { values: &first, norm: norm(&weights[0]) }, Part { values: &second, norm: norm(&weights[1]) }];
+        let fused = Operand { parts: &parts, angles: Some(Angles { cos: &cos, sin: &sin }) };
+        let whole = [Part::of(&whole)];
+        let [ours, expected] = [fused, Operand::of(&whole)].map(|operand| {
+            let mut out = vec![f32::NAN; n_tokens * width];
+            let attention =
+                Attention { q: operand, k: operand, v: operand, n_heads, dim, scale: 1.0, mask: Mask::None };
+            attend(attention, &mut out);
+            out
+        });
+        assert!(ours == expected && ours.iter().all(|value| value.is_finite()));
+    }
+
+    #[test]
+    #[should_panic(expected = "the angles do not fit")]
+    fn every_token_has_angles() {
+        let parts = [Part::of(&[1.0; 8])];
+        let operand = Operand { parts: &parts, angles: Some(Angles { cos: &[1.0; 2], sin: &[0.0; 2] }) };
+        let attention =
+            Attention { q: operand, k: operand, v: operand, n_heads: 1, dim: 4, scale: 1.0, mask: Mask::None };
+        attend(attention, &mut [0.0; 8]);
+    }
+
+    #[test]
     fn the_number_of_threads_changes_no_bit() {
         let (q, k) = (numbers(500 * 80, 1), numbers(700 * 80, 2));
-        let attention = Attention { q: &q, k: &k, v: &k, n_heads: 2, dim: 40, scale: 0.2, mask: Mask::None };
+        let parts = [&q, &k].map(|values| [Part::of(values)]);
+        let [q, k] = [0, 1].map(|idx: usize| Operand::of(&parts[idx]));
+        let attention = Attention { q, k, v: k, n_heads: 2, dim: 40, scale: 0.2, mask: Mask::None };
         let with_threads = |n_threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-            let mut out = vec![f32::NAN; q.len()];
+            let mut out = vec![f32::NAN; 500 * 80];
             pool.install(|| attend(attention, &mut out));
             out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };

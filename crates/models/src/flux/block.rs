@@ -2,7 +2,7 @@
 
 use super::{Config, NORM_EPS, silu};
 use candle_core::Tensor;
-use nn::attention::{Heads, attend};
+use nn::attention::{self, Heads, attend_jointly};
 use nn::linear::Linear;
 use nn::norm::{RmsNorm, gated_residual, modulated_layer_norm};
 use nn::rope::Rope;
@@ -42,10 +42,8 @@ impl DoubleStreamBlock {
 
         let img_qkv = self.img.projection.forward(&img_attention.apply(img)?)?;
         let txt_qkv = self.txt.projection.forward(&txt_attention.apply(txt)?)?;
-        let q = pe.rotate(&Tensor::cat(&[&txt_qkv.q, &img_qkv.q], 1)?)?;
-        let k = pe.rotate(&Tensor::cat(&[&txt_qkv.k, &img_qkv.k], 1)?)?;
-        let v = Tensor::cat(&[&txt_qkv.v, &img_qkv.v], 1)?;
-        let attended = attend(&q, &k, &v, self.heads)?;
+        let streams = [self.txt.projection.normed(&txt_qkv), self.img.projection.normed(&img_qkv)];
+        let attended = attend_jointly(&streams, pe, self.heads)?;
         let (n_txt, n_img) = (txt.dim(1)?, img.dim(1)?);
 
         let img_update = self.img.attention_out.forward(&attended.narrow(1, n_txt, n_img)?.contiguous()?)?;
@@ -80,10 +78,10 @@ impl SingleStreamBlock {
         let modulated = modulation.apply(stream)?;
 
         let qkv = self.projection.forward(&modulated)?;
-        let attended = attend(&pe.rotate(&qkv.q)?, &pe.rotate(&qkv.k)?, &qkv.v, self.heads)?;
+        let attended = attend_jointly(&[self.projection.normed(&qkv)], pe, self.heads)?;
         let mlp = self.proj_mlp.forward_activated(&modulated, Activation::GeluTanh)?;
 
-        let update = self.proj_out.forward(&Tensor::cat(&[&attended, &mlp], 2)?)?;
+        let update = self.proj_out.forward(&nn::join_elements(&attended, &mlp)?)?;
         gated_residual(stream, &modulation.gate, &update)
     }
 }
@@ -139,10 +137,9 @@ struct QkvProjection {
     to_v: Linear,
     norm_q: RmsNorm,
     norm_k: RmsNorm,
-    n_heads: usize,
 }
 
-/// `(b, tokens, hidden)` each; queries and keys normalized per head, not yet rotated.
+/// `(b, tokens, hidden)` each; not yet normed nor rotated.
 struct Qkv {
     q: Tensor,
     k: Tensor,
@@ -160,21 +157,16 @@ impl QkvProjection {
             to_v: linear(keys.v)?,
             norm_q: norm(keys.norm_q)?,
             norm_k: norm(keys.norm_k)?,
-            n_heads: config.num_attention_heads,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Qkv> {
-        let per_head = |x: Tensor, norm: &RmsNorm| {
-            let (b, n_tokens, n) = x.dims3()?;
-            let heads = x.reshape((b, n_tokens, self.n_heads, n / self.n_heads))?;
-            norm.forward(&heads)?.reshape((b, n_tokens, n)).map_err(nn::Error::from)
-        };
-        Ok(Qkv {
-            q: per_head(self.to_q.forward(x)?, &self.norm_q)?,
-            k: per_head(self.to_k.forward(x)?, &self.norm_k)?,
-            v: self.to_v.forward(x)?,
-        })
+        Ok(Qkv { q: self.to_q.forward(x)?, k: self.to_k.forward(x)?, v: self.to_v.forward(x)? })
+    }
+
+    /// As attention takes them: with the norms of queries and keys, over each head.
+    fn normed<'a>(&'a self, qkv: &'a Qkv) -> attention::Stream<'a> {
+        attention::Stream { q: &qkv.q, k: &qkv.k, v: &qkv.v, norms: Some((&self.norm_q, &self.norm_k)) }
     }
 }
 

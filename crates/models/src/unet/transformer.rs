@@ -56,7 +56,7 @@ impl SpatialTransformer {
             hidden = block.forward(&hidden, txt)?;
         }
         let update = self.proj_out.forward(&hidden)?.transpose(1, 2)?.contiguous()?.reshape((b, c, h, w))?;
-        Ok((x + update)?)
+        nn::add(x, &update)
     }
 }
 
@@ -93,10 +93,10 @@ impl TransformerBlock {
     /// - x, output: `(b, pixels, channels)`; txt: `(b, tokens, text)`
     fn forward(&self, x: &Tensor, txt: &Tensor) -> Result<Tensor> {
         let normed = self.norm1.forward(x)?;
-        let x = (x + self.attn1.forward(&normed, &normed)?)?;
-        let x = (&x + self.attn2.forward(&self.norm2.forward(&x)?, txt)?)?;
+        let x = nn::add(x, &self.attn1.forward(&normed, &normed)?)?;
+        let x = nn::add(&x, &self.attn2.forward(&self.norm2.forward(&x)?, txt)?)?;
         let inner = nn::gated(Activation::GeluErf, &self.ff_in.forward(&self.norm3.forward(&x)?)?)?;
-        Ok((&x + self.ff_out.forward(&inner)?)?)
+        nn::add(&x, &self.ff_out.forward(&inner)?)
     }
 }
 
