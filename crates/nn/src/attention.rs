@@ -62,7 +62,7 @@ fn compute(streams: &[Stream<'_>], pe: Option<&Rope>, heads: Heads<'_>) -> Resul
         Gathered::of(streams.iter().map(|stream| (stream.v, None)))?,
     ];
     let (n_queries, n_keys) = (q.n_tokens(), k.n_tokens());
-    let same = |operand: &Gathered| operand.b == q.b && operand.width == q.width;
+    let same = |operand: &Gathered<'_>| operand.b == q.b && operand.width == q.width;
     let dim = q.width / heads.n_heads.max(1);
     let fits = same(&k) && same(&v) && v.n_tokens() == n_keys && dim * heads.n_heads == q.width;
     let turns = pe.is_none_or(|pe| pe.fits(n_queries, dim) && pe.fits(n_keys, dim));
