@@ -29,9 +29,9 @@ use std::sync::Arc;
 /// Whose shape a model has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
-    /// FLUX.1 [dev]: 12 thousand million parameters, T5-XXL, CLIP-L.
+    /// FLUX.1 dev: 12 thousand million parameters, T5-XXL, CLIP-L.
     FluxDev,
-    /// FLUX.1 [schnell]: the same without guidance.
+    /// FLUX.1 schnell: the same without guidance.
     FluxSchnell,
     /// Stable Diffusion XL base 1.0.
     Sdxl,
