@@ -13,6 +13,7 @@ pub mod conv;
 pub mod mapped;
 pub mod math;
 pub mod matmul;
+pub mod narrow;
 pub mod norm;
 pub mod packed;
 pub mod peak;

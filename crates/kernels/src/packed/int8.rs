@@ -1,62 +1,97 @@
-//! Packed weights in 8-bit integers: symmetric, one scale per output; inputs are quantized per row as they come.
+//! Packed weights in 8-bit integers: symmetric, one scale for every [`BLOCK_INPUTS`] inputs of an output; inputs are
+//! quantized as they come, with as many scales a row.
 //!
-//! The product itself is exact, in 32-bit integers; what is lost is lost by rounding weights and inputs.
+//! A block's product is exact, in 32-bit integers; what is lost is lost by rounding weights and inputs. Blocks keep the
+//! loss where it arises: an input channel that is far larger than the others coarsens its own block only.
 
 use super::tile::tile_int8;
-use super::{Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave};
+use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, panels};
 use crate::dispatch::dispatched;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Inputs that one instruction multiplies and adds up.
 pub(super) const GROUP: usize = 4;
+/// Groups that share a scale.
+const BLOCK: usize = 128;
+/// Inputs that share a scale.
+const BLOCK_INPUTS: usize = BLOCK * GROUP;
 /// Added to every weight so that it is unsigned, as the instruction wants one of its operands.
-pub(super) const OFFSET: i32 = 128;
+const OFFSET: i32 = 128;
 /// Largest magnitude of a quantized number: symmetric, so that there is no -128.
 const LEVEL_MAX: f32 = 127.0;
-/// Most inputs of a layer: the sum of more products could leave 32 bits.
-const INPUTS_MAX: usize = (i32::MAX / (255 * 127)) as usize / GROUP * GROUP;
 
 /// One line of a panel: the weights of its outputs for one group of inputs, output by output.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [[u8; GROUP]; PANEL]);
 
+impl Default for Line {
+    fn default() -> Self {
+        Self([[OFFSET as u8; GROUP]; PANEL])
+    }
+}
+
 /// The weight of a linear layer in 8-bit integers.
 pub struct Int8Weight {
     /// `(panels, groups)`
     lines: Vec<Line>,
-    /// `(outputs)`: what one level of an output's weights is worth.
-    scales: Vec<f32>,
+    /// `(panels, blocks)`: what one level of an output's weights is worth.
+    scales: Vec<[f32; PANEL]>,
     inputs: usize,
+    outputs: usize,
+}
+
+/// What belongs to each row of a tile in one block.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rows {
+    /// What one level is worth.
+    pub(super) scales: [f32; TILE_ROWS],
+    /// What the offset of the weights adds to a row's sums, negated.
+    pub(super) corrections: [i32; TILE_ROWS],
+}
+
+/// What makes one tile of sums: a block of some rows, and of a panel.
+pub(super) struct Operands<'a> {
+    /// `(groups)`
+    pub(super) levels: &'a [[[i8; GROUP]; TILE_ROWS]],
+    pub(super) rows: &'a Rows,
+    /// `(groups)`
+    pub(super) lines: &'a [Line],
+    pub(super) scales: &'a [f32; PANEL],
 }
 
 /// An input in 8-bit integers.
 struct Quantized {
     /// `(tiles, groups)`
     levels: Vec<[[i8; GROUP]; TILE_ROWS]>,
-    /// `(rows)`: what one level of a row is worth.
-    scales: Vec<f32>,
-    /// `(rows)`: the offset's part of a row's sums.
-    offsets: Vec<i32>,
+    /// `(tiles, blocks)`
+    rows: Vec<Rows>,
+    n_rows: usize,
 }
 
 impl Int8Weight {
     /// # Shapes
-    /// - weight: `(outputs, inputs)`, at most 66,308 inputs
+    /// - weight: `(outputs, inputs)`
     pub fn pack(weight: &[f32], inputs: usize) -> Self {
-        assert!((1..=INPUTS_MAX).contains(&inputs), "a packed weight: {inputs} inputs");
-        assert!(weight.len().is_multiple_of(inputs), "a packed weight: rows are not whole");
-        let n_groups = inputs.div_ceil(GROUP);
-        let n_panels = (weight.len() / inputs).div_ceil(PANEL);
-        let mut lines = vec![Line([[OFFSET as u8; GROUP]; PANEL]); n_panels * n_groups];
-        let scales =
-            lines.par_chunks_mut(n_groups).zip(weight.par_chunks(PANEL * inputs)).flat_map_iter(|(lines, rows)| {
-                let pack_row = |(output, row)| pack_row(row, lines, output);
-                rows.chunks_exact(inputs).enumerate().map(pack_row).collect::<Vec<f32>>()
-            });
-        let scales = scales.collect();
-        Self { lines, scales, inputs }
+        assert!(inputs > 0 && weight.len().is_multiple_of(inputs), "a packed weight: rows are not whole");
+        let (mut levels, mut scales) = (vec![0; weight.len()], vec![0.0; weight.len() / inputs * n_blocks(inputs)]);
+        let rows = levels.par_chunks_mut(inputs).zip(weight.par_chunks(inputs));
+        rows.zip(scales.par_chunks_mut(n_blocks(inputs))).for_each(|((levels, row), scales)| {
+            let blocks = levels.chunks_mut(BLOCK_INPUTS).zip(row.chunks(BLOCK_INPUTS));
+            for ((levels, block), scale) in blocks.zip(scales) {
+                *scale = scale_of(block);
+                let inverse_scale = 1.0 / *scale;
+                let unsigned = |value: &f32| (i32::from(level(*value, inverse_scale)) + OFFSET) as u8;
+                levels.iter_mut().zip(block).for_each(|(place, value)| *place = unsigned(value));
+            }
+        });
+        Self {
+            lines: panels(&levels, inputs, OFFSET as u8).into_iter().map(Line).collect(),
+            scales: panels::<_, 1>(&scales, n_blocks(inputs), 0.0).into_iter().map(|line| line.map(|[x]| x)).collect(),
+            inputs,
+            outputs: weight.len() / inputs,
+        }
     }
 
     /// `out = epilogue(x · weightᵀ)`
@@ -79,100 +114,99 @@ struct Int8Product<'a> {
 }
 
 impl Product for Int8Product<'_> {
-    type Sum = i32;
+    type Line = Line;
+
+    const BLOCK: usize = BLOCK;
 
     fn extent(&self) -> (usize, usize) {
-        (self.x.scales.len(), self.weight.scales.len())
+        (self.x.n_rows, self.weight.outputs)
     }
 
     fn n_lines(&self) -> usize {
         self.weight.inputs.div_ceil(GROUP)
     }
 
-    fn add_to(&self, place: Place, lines: Range<usize>, sums: &mut Tile<i32>) {
-        let n_lines = self.n_lines();
-        let panel = &self.weight.lines[place.panel * n_lines..][lines.clone()];
-        tile_int8(&self.x.levels[place.tile() * n_lines..][lines], panel, sums);
+    fn lines<'a>(&'a self, panel: usize, lines: Range<usize>, _scratch: &'a mut Vec<Line>) -> &'a [Line] {
+        &self.weight.lines[panel * self.n_lines()..][lines]
     }
 
-    fn values(&self, place: Place, sums: &Tile<i32>, values: &mut Tile<f32>) {
-        let scales = self.weight.scales.chunks(PANEL).nth(place.panel).unwrap_or_default();
-        let rows = place.first_row..place.first_row + place.n_rows;
-        for ((row, sums), values) in rows.zip(sums).zip(values) {
-            dequantize(sums, self.x.offsets[row], self.x.scales[row], scales, values);
-        }
+    fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile<f32>) {
+        let (n_blocks, idx) = (n_blocks(self.weight.inputs), block.first / BLOCK);
+        let levels = &self.x.levels[place.tile() * self.n_lines()..][block.range()];
+        let rows = &self.x.rows[place.tile() * n_blocks + idx];
+        let scales = &self.weight.scales[place.panel * n_blocks + idx];
+        tile_int8(&Operands { levels, rows, lines: block.lines, scales }, sums);
     }
 }
 
 impl Quantized {
     fn of(x: &[f32], inputs: usize) -> Self {
-        let n_groups = inputs.div_ceil(GROUP);
-        let rows = x.len() / inputs;
-        let mut levels = vec![[0; GROUP]; rows * n_groups];
-        let per_row = levels.par_chunks_mut(n_groups).zip(x.par_chunks(inputs)).map(|(levels, row)| {
-            let scale = scale_of(row);
-            let mut sum = 0;
-            quantize(row, scale, levels.as_flattened_mut(), &mut sum);
-            (scale, OFFSET * sum)
+        let (n_groups, n_blocks, n_rows) = (inputs.div_ceil(GROUP), n_blocks(inputs), x.len() / inputs);
+        let n_tiles = n_rows.div_ceil(TILE_ROWS);
+        let mut levels = vec![[[0; GROUP]; TILE_ROWS]; n_tiles * n_groups];
+        let mut rows = vec![Rows::default(); n_tiles * n_blocks];
+        let tiles = levels.par_chunks_mut(n_groups).zip(rows.par_chunks_mut(n_blocks));
+        tiles.zip(x.par_chunks(TILE_ROWS * inputs)).for_each(|((levels, rows), x)| {
+            for (idx, (levels, rows)) in levels.chunks_mut(BLOCK).zip(rows).enumerate() {
+                quantize(x, inputs, idx * BLOCK_INPUTS, Target { levels, rows });
+            }
         });
-        let (scales, offsets) = per_row.unzip();
-        Self { levels: interleave(&levels, n_groups), scales, offsets }
+        Self { levels, rows, n_rows }
     }
 }
 
-/// Writes one output's weights to its place in a panel's lines; returns its scale.
-fn pack_row(row: &[f32], lines: &mut [Line], output: usize) -> f32 {
-    let scale = scale_of(row);
-    for (line, group) in lines.iter_mut().zip(row.chunks(GROUP)) {
-        for (place, value) in line.0[output].iter_mut().zip(group) {
-            *place = (level(*value, 1.0 / scale) as i32 + OFFSET) as u8;
-        }
-    }
-    scale
+/// Where one block of a tile's rows goes.
+struct Target<'a> {
+    levels: &'a mut [[[i8; GROUP]; TILE_ROWS]],
+    rows: &'a mut Rows,
+}
+
+fn n_blocks(inputs: usize) -> usize {
+    inputs.div_ceil(BLOCK_INPUTS)
 }
 
 /// What one level is worth, so that the largest number is the largest level. Never zero.
-fn scale_of(row: &[f32]) -> f32 {
-    let mut largest = 0.0;
-    largest_magnitude(row, &mut largest);
+#[inline(always)]
+pub(super) fn scale_of(block: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (chunks, rest) = block.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if value.abs() > *lane { value.abs() } else { *lane };
+        }
+    }
+    let largest = lanes.iter().copied().chain(rest.iter().map(|value| value.abs())).fold(0.0, f32::max);
     if largest > 0.0 && largest.is_finite() { largest / LEVEL_MAX } else { 1.0 }
 }
 
+/// The nearest level, ties to even; of no number, zero.
 #[inline(always)]
-fn level(value: f32, inverse_scale: f32) -> i8 {
-    // The cast saturates, and reads no number as zero.
-    (value * inverse_scale).round_ties_even().clamp(-LEVEL_MAX, LEVEL_MAX) as i8
+pub(super) fn level(value: f32, inverse_scale: f32) -> i8 {
+    // Adding 1.5 * 2^23 leaves the nearest whole number in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    ((value * inverse_scale).clamp(-LEVEL_MAX, LEVEL_MAX) + ROUND).to_bits() as i8
 }
 
 dispatched! {
-    fn largest_magnitude(row: &[f32], largest: &mut f32) {
-        let mut lanes = [0.0f32; 16];
-        let (chunks, rest) = row.as_chunks::<16>();
-        for chunk in chunks {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
-                *lane = if value.abs() > *lane { value.abs() } else { *lane };
+    fn quantize(x: &[f32], inputs: usize, first: usize, target: Target<'_>) {
+        let Target { levels, rows } = target;
+        let mut groups = [[[0i8; GROUP]; BLOCK]; TILE_ROWS];
+        for (idx, row) in x.chunks_exact(inputs).enumerate() {
+            let block = &row[first..inputs.min(first + BLOCK_INPUTS)];
+            let scale = scale_of(block);
+            let inverse_scale = 1.0 / scale;
+            let mut total = 0;
+            for (place, value) in groups[idx].as_flattened_mut().iter_mut().zip(block) {
+                *place = level(*value, inverse_scale);
+                total += i32::from(*place);
             }
+            rows.scales[idx] = scale;
+            rows.corrections[idx] = -OFFSET * total;
         }
-        *largest = lanes.iter().copied().chain(rest.iter().map(|value| value.abs())).fold(0.0, f32::max);
-    }
-}
-
-dispatched! {
-    fn quantize(row: &[f32], scale: f32, levels: &mut [i8], sum: &mut i32) {
-        let inverse_scale = 1.0 / scale;
-        let mut total = 0;
-        for (place, value) in levels.iter_mut().zip(row) {
-            *place = level(*value, inverse_scale);
-            total += i32::from(*place);
-        }
-        *sum = total;
-    }
-}
-
-dispatched! {
-    fn dequantize(sums: &[i32; PANEL], offset: i32, row_scale: f32, scales: &[f32], out: &mut [f32; PANEL]) {
-        for ((out, sum), scale) in out.iter_mut().zip(sums).zip(scales) {
-            *out = (sum - offset) as f32 * (row_scale * scale);
+        for (idx, line) in levels.iter_mut().enumerate() {
+            for (place, groups) in line.iter_mut().zip(&groups) {
+                *place = groups[idx];
+            }
         }
     }
 }
@@ -184,28 +218,49 @@ mod tests {
 
     /// The same product from the same levels, in the plainest way.
     fn plain(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
-        let levels = |row: &[f32]| -> (Vec<i64>, f32) {
-            let scale = scale_of(row);
-            (row.iter().map(|value| i64::from(level(*value, 1.0 / scale))).collect(), scale)
+        let levels = |block: &[f32]| -> (Vec<i64>, f32) {
+            let scale = scale_of(block);
+            (block.iter().map(|value| i64::from(level(*value, 1.0 / scale))).collect(), scale)
         };
-        let weights: Vec<_> = weight.chunks(inputs).map(levels).collect();
-        let product = |row: &[f32]| {
-            let (x, x_scale) = levels(row);
-            let sum = |w: &[i64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<i64>();
-            weights.iter().map(|(w, scale)| sum(w) as f32 * (x_scale * scale)).collect::<Vec<f32>>()
+        let dot = |x: &[f32], w: &[f32]| {
+            let ((x, x_scale), (w, w_scale)) = (levels(x), levels(w));
+            x.iter().zip(&w).map(|(x, w)| x * w).sum::<i64>() as f32 * (x_scale * w_scale)
         };
-        x.chunks(inputs).flat_map(product).collect()
+        let row =
+            |x: &[f32], w: &[f32]| x.chunks(BLOCK_INPUTS).zip(w.chunks(BLOCK_INPUTS)).map(|(x, w)| dot(x, w)).sum();
+        x.chunks(inputs).flat_map(|x| weight.chunks(inputs).map(|w| row(x, w)).collect::<Vec<f32>>()).collect()
     }
 
     #[test]
-    fn every_shape_gives_the_product_of_its_levels_exactly() {
+    fn every_shape_gives_the_product_of_its_levels() {
         for (rows, inputs, outputs) in [(1, 1, 1), (12, 8, 32), (13, 7, 33), (5, 64, 31), (193, 50, 300), (3, 2503, 65)]
         {
             let (x, weight) = (numbers(rows * inputs, 1), numbers(outputs * inputs, 2));
             let mut out = vec![f32::NAN; rows * outputs];
             Int8Weight::pack(&weight, inputs).multiply(&x, Epilogue::default(), &mut out);
-            assert_eq!(out, plain(&x, &weight, inputs), "{rows}x{inputs}x{outputs}");
+            // The sums of blocks are added up in f32, in an order of their own.
+            for (ours, theirs) in out.iter().zip(plain(&x, &weight, inputs)) {
+                assert!(
+                    (ours - theirs).abs() <= 1e-5 * theirs.abs().max(1.0),
+                    "{rows}x{inputs}x{outputs}: {ours} {theirs}"
+                );
+            }
         }
+    }
+
+    #[test]
+    fn a_large_channel_spoils_its_own_block_only() {
+        let inputs = 4 * BLOCK_INPUTS;
+        let (mut x, weight) = (numbers(inputs, 1), numbers(inputs, 2));
+        x[7] = 1000.0;
+        let error = |x: &[f32], weight: &[f32]| {
+            let (mut out, inputs) = ([0.0], x.len());
+            Int8Weight::pack(weight, inputs).multiply(x, Epilogue::default(), &mut out);
+            (out[0] - product(x, weight, inputs)[0]).abs()
+        };
+        let (whole, block) = (error(&x, &weight), error(&x[..BLOCK_INPUTS], &weight[..BLOCK_INPUTS]));
+        let rest = error(&x[BLOCK_INPUTS..], &weight[BLOCK_INPUTS..]);
+        assert!(whole <= block + rest + 1e-3 && rest < 1.0 && block > 3.0, "{whole} {block} {rest}");
     }
 
     #[test]
@@ -225,9 +280,9 @@ mod tests {
         let mut out = [f32::NAN; 3];
         Int8Weight::pack(&weight, 2).multiply(&[1.0, 1.0], Epilogue::default(), &mut out);
         assert_eq!(out, [0.0, 0.0, 0.0]);
-        let largest = vec![1.0; INPUTS_MAX];
+        let largest = vec![1.0; 100_000];
         let mut out = [0.0];
-        Int8Weight::pack(&largest, INPUTS_MAX).multiply(&largest, Epilogue::default(), &mut out);
-        assert!((out[0] / INPUTS_MAX as f32 - 1.0).abs() < 1e-3, "{}", out[0]);
+        Int8Weight::pack(&largest, largest.len()).multiply(&largest, Epilogue::default(), &mut out);
+        assert!((out[0] / 1e5 - 1.0).abs() < 1e-3, "{}", out[0]);
     }
 }

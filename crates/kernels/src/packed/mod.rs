@@ -4,10 +4,12 @@
 //! here in panels of [`PANEL`] outputs, so that a tile of [`TILE_ROWS`] rows and one panel keeps its sums in registers
 //! while it reads both front to back. The input, which is small beside the weight, is interleaved at every call.
 
+mod bf16;
 mod int8;
 mod single;
 mod tile;
 
+pub use bf16::Bf16Weight;
 pub use int8::Int8Weight;
 pub use single::SingleWeight;
 
@@ -19,9 +21,6 @@ use std::ops::Range;
 const PANEL: usize = 32;
 /// Rows of a tile: with two vectors of sums each, they and the panel's own fill the 32 registers of AVX-512.
 const TILE_ROWS: usize = 12;
-/// Lines of a panel that are read at once: they and the inputs that they meet stay in a core's cache. It bounds what is
-/// added up in one register too, where a long sum of small numbers would lose its last digits.
-const BLOCK: usize = 1024;
 /// Tiles that one task computes for a panel.
 const TASK_TILES: usize = 8;
 /// Panels that one task takes.
@@ -40,7 +39,12 @@ type Tile<T> = [[T; PANEL]; TILE_ROWS];
 
 /// A product of packed weights, as its tiles see it.
 trait Product: Sync {
-    type Sum: Copy + Default;
+    /// What a panel holds for one input, or for a few that are multiplied together.
+    type Line: Copy + Default + Send;
+
+    /// Lines of a panel that are read at once: they and the inputs that they meet stay in a core's cache. It bounds what
+    /// is added up in one register too, where a long sum of small numbers would lose its last digits.
+    const BLOCK: usize;
 
     /// `(rows, outputs)`
     fn extent(&self) -> (usize, usize);
@@ -48,11 +52,39 @@ trait Product: Sync {
     /// Lines of a panel.
     fn n_lines(&self) -> usize;
 
-    /// Adds what the panel's lines in the range, at most [`BLOCK`], make of a tile's rows.
-    fn add_to(&self, place: Place, lines: Range<usize>, sums: &mut Tile<Self::Sum>);
+    /// Some of a panel's lines as the tiles read them: in the scratch, if they are kept otherwise.
+    fn lines<'a>(&'a self, panel: usize, lines: Range<usize>, scratch: &'a mut Vec<Self::Line>) -> &'a [Self::Line];
 
-    /// Sums as numbers.
-    fn values(&self, place: Place, sums: &Tile<Self::Sum>, values: &mut Tile<f32>);
+    /// Adds what one block's lines make of a tile's rows.
+    fn add_to(&self, place: Place, block: Block<'_, Self::Line>, sums: &mut Tile<f32>);
+}
+
+/// Some lines of a panel.
+struct Block<'a, Line> {
+    lines: &'a [Line],
+    /// Of the first among the panel's.
+    first: usize,
+}
+
+impl<Line> Block<'_, Line> {
+    fn range(&self) -> Range<usize> {
+        self.first..self.first + self.lines.len()
+    }
+}
+
+/// Groups of every row's elements, outputs side by side in panels: `(panels, groups, outputs of a panel)`. What is not
+/// there is `missing`.
+fn panels<T: Copy + Send + Sync, const N: usize>(rows: &[T], length: usize, missing: T) -> Vec<[[T; N]; PANEL]> {
+    let n_groups = length.div_ceil(N);
+    let mut panels = vec![[[missing; N]; PANEL]; (rows.len() / length).div_ceil(PANEL) * n_groups];
+    panels.par_chunks_mut(n_groups).zip(rows.par_chunks(PANEL * length)).for_each(|(panel, rows)| {
+        for (output, row) in rows.chunks_exact(length).enumerate() {
+            for (line, group) in panel.iter_mut().zip(row.chunks(N)) {
+                line[output][..group.len()].copy_from_slice(group);
+            }
+        }
+    });
+    panels
 }
 
 /// The rows of tiles, interleaved: `(tiles, length, rows of a tile)`. A row that is not there is zero.
@@ -120,21 +152,18 @@ fn compute_panel<P: Product>(
     panel: usize,
     mut done: impl FnMut(Place, &mut Tile<f32>),
 ) {
-    let mut sums = [[[P::Sum::default(); PANEL]; TILE_ROWS]; TASK_TILES];
+    let mut sums = [[[0.0; PANEL]; TILE_ROWS]; TASK_TILES];
     let places = rows.clone().step_by(TILE_ROWS).map(|first_row| {
         let n_rows = TILE_ROWS.min(rows.end - first_row);
         Place { first_row, n_rows, panel }
     });
     let n_lines = product.n_lines();
-    for first in (0..n_lines).step_by(BLOCK) {
-        let lines = first..(first + BLOCK).min(n_lines);
-        places.clone().zip(&mut sums).for_each(|(place, sums)| product.add_to(place, lines.clone(), sums));
+    let mut scratch = Vec::new();
+    for first in (0..n_lines).step_by(P::BLOCK) {
+        let lines = product.lines(panel, first..(first + P::BLOCK).min(n_lines), &mut scratch);
+        places.clone().zip(&mut sums).for_each(|(place, sums)| product.add_to(place, Block { lines, first }, sums));
     }
-    for (place, sums) in places.zip(&sums) {
-        let mut values = [[0.0; PANEL]; TILE_ROWS];
-        product.values(place, sums, &mut values);
-        done(place, &mut values);
-    }
+    places.zip(&mut sums).for_each(|(place, sums)| done(place, sums));
 }
 
 fn finish(values: &mut [f32], bias: Option<&[f32]>, activation: Option<Activation>) {

@@ -1,38 +1,72 @@
-//! Packed weights in 32-bit floating point.
+//! Packed weights that are multiplied in f32, whatever they are kept in.
 
+use super::int8::{level, scale_of};
 use super::tile::tile_f32;
-use super::{Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave};
+use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave, panels};
+use crate::dispatch::dispatched;
+use crate::narrow::Format;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// One line of a panel: the weights of its outputs for one input.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [f32; PANEL]);
 
-/// The weight of a linear layer in f32.
+/// The weight of a linear layer that is multiplied in f32.
 pub struct SingleWeight {
-    /// `(panels, inputs)`; outputs beyond the last are zeros.
-    lines: Vec<Line>,
+    kept: Kept,
     inputs: usize,
     outputs: usize,
 }
 
+/// `(panels, inputs)` each; outputs beyond the last are zeros.
+enum Kept {
+    Single(Vec<Line>),
+    /// Half the memory, and the same numbers.
+    Narrow(Format, Vec<[u16; PANEL]>),
+    /// A quarter of it, rounded: `(panels)` says what one level of an output's weights is worth.
+    Levels(Vec<[i8; PANEL]>, Vec<[f32; PANEL]>),
+}
+
 impl SingleWeight {
+    /// Keeps the weight exactly, in 16 bits where they hold it.
+    ///
     /// # Shapes
     /// - weight: `(outputs, inputs)`
     pub fn pack(weight: &[f32], inputs: usize) -> Self {
-        assert!(inputs > 0 && weight.len().is_multiple_of(inputs), "a packed weight: rows are not whole");
-        let outputs = weight.len() / inputs;
-        let mut lines = vec![Line([0.0; PANEL]); outputs.div_ceil(PANEL) * inputs];
-        lines.par_chunks_mut(inputs).zip(weight.par_chunks(PANEL * inputs)).for_each(|(lines, rows)| {
+        let outputs = n_outputs(weight, inputs);
+        let kept = match Format::holding(weight) {
+            Some(format) => {
+                let bits: Vec<u16> = weight.par_iter().map(|value| format.encode(*value)).collect();
+                Kept::Narrow(
+                    format,
+                    panels::<_, 1>(&bits, inputs, 0).into_iter().map(|line| line.map(|[x]| x)).collect(),
+                )
+            }
+            None => Kept::Single(single_lines(weight, inputs)),
+        };
+        Self { kept, inputs, outputs }
+    }
+
+    /// Rounds the weight to 8-bit integers, one scale per output; inputs stay as they are. For layers whose inputs must
+    /// not be rounded, or that have few rows, where only the weight's size counts.
+    ///
+    /// # Shapes
+    /// - weight: `(outputs, inputs)`
+    pub fn pack_rounded(weight: &[f32], inputs: usize) -> Self {
+        let outputs = n_outputs(weight, inputs);
+        let mut lines = vec![[0; PANEL]; outputs.div_ceil(PANEL) * inputs];
+        let mut scales = vec![[0.0; PANEL]; outputs.div_ceil(PANEL)];
+        let work = lines.par_chunks_mut(inputs).zip(&mut scales).zip(weight.par_chunks(PANEL * inputs));
+        work.for_each(|((lines, scales), rows)| {
             for (output, row) in rows.chunks_exact(inputs).enumerate() {
-                for (line, value) in lines.iter_mut().zip(row) {
-                    line.0[output] = *value;
-                }
+                scales[output] = scale_of(row);
+                let inverse_scale = 1.0 / scales[output];
+                lines.iter_mut().zip(row).for_each(|(line, value)| line[output] = level(*value, inverse_scale));
             }
         });
-        Self { lines, inputs, outputs }
+        Self { kept: Kept::Levels(lines, scales), inputs, outputs }
     }
 
     /// `out = epilogue(x · weightᵀ)`
@@ -46,7 +80,11 @@ impl SingleWeight {
     }
 
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.lines)
+        match &self.kept {
+            Kept::Single(lines) => size_of_val(&**lines),
+            Kept::Narrow(_, lines) => size_of_val(&**lines),
+            Kept::Levels(lines, scales) => size_of_val(&**lines) + size_of_val(&**scales),
+        }
     }
 }
 
@@ -58,7 +96,9 @@ struct SingleProduct<'a> {
 }
 
 impl Product for SingleProduct<'_> {
-    type Sum = f32;
+    type Line = Line;
+
+    const BLOCK: usize = 1024;
 
     fn extent(&self) -> (usize, usize) {
         (self.rows, self.weight.outputs)
@@ -68,14 +108,58 @@ impl Product for SingleProduct<'_> {
         self.weight.inputs
     }
 
-    fn add_to(&self, place: Place, lines: Range<usize>, sums: &mut Tile<f32>) {
-        let inputs = self.weight.inputs;
-        let panel = &self.weight.lines[place.panel * inputs..][lines.clone()];
-        tile_f32(&self.x[place.tile() * inputs..][lines], panel, sums);
+    fn lines<'a>(&'a self, panel: usize, lines: Range<usize>, scratch: &'a mut Vec<Line>) -> &'a [Line] {
+        let first = panel * self.weight.inputs;
+        let range = first + lines.start..first + lines.end;
+        scratch.resize(lines.len(), Line::default());
+        match &self.weight.kept {
+            Kept::Single(lines) => return &lines[range],
+            Kept::Narrow(format, lines) => widen_bits(*format, &lines[range], scratch),
+            Kept::Levels(lines, scales) => widen_levels(&lines[range], &scales[panel], scratch),
+        }
+        scratch
     }
 
-    fn values(&self, _place: Place, sums: &Tile<f32>, values: &mut Tile<f32>) {
-        *values = *sums;
+    fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile<f32>) {
+        let x = &self.x[place.tile() * self.weight.inputs..][block.range()];
+        tile_f32(x, block.lines, sums);
+    }
+}
+
+fn n_outputs(weight: &[f32], inputs: usize) -> usize {
+    assert!(inputs > 0 && weight.len().is_multiple_of(inputs), "a packed weight: rows are not whole");
+    weight.len() / inputs
+}
+
+fn single_lines(weight: &[f32], inputs: usize) -> Vec<Line> {
+    let mut lines = vec![Line::default(); n_outputs(weight, inputs).div_ceil(PANEL) * inputs];
+    lines.par_chunks_mut(inputs).zip(weight.par_chunks(PANEL * inputs)).for_each(|(lines, rows)| {
+        for (output, row) in rows.chunks_exact(inputs).enumerate() {
+            for (line, value) in lines.iter_mut().zip(row) {
+                line.0[output] = *value;
+            }
+        }
+    });
+    lines
+}
+
+dispatched! {
+    fn widen_bits(format: Format, lines: &[[u16; PANEL]], out: &mut [Line]) {
+        for (out, line) in out.iter_mut().zip(lines) {
+            for (out, bits) in out.0.iter_mut().zip(line) {
+                *out = format.value(*bits);
+            }
+        }
+    }
+}
+
+dispatched! {
+    fn widen_levels(levels: &[[i8; PANEL]], scales: &[f32; PANEL], lines: &mut [Line]) {
+        for (line, levels) in lines.iter_mut().zip(levels) {
+            for ((out, level), scale) in line.0.iter_mut().zip(levels).zip(scales) {
+                *out = f32::from(*level) * scale;
+            }
+        }
     }
 }
 
@@ -86,15 +170,15 @@ mod tests {
     use crate::testing::{numbers, product};
 
     #[track_caller]
-    fn check(rows: usize, inputs: usize, outputs: usize) {
-        let (x, weight) = (numbers(rows * inputs, 1), numbers(outputs * inputs, 2));
+    fn check(rows: usize, inputs: usize, outputs: usize, weight: &[f32], packed: &SingleWeight) {
+        let x = numbers(rows * inputs, 1);
         let bias = numbers(outputs, 3);
-        let mut expected = product(&x, &weight, inputs);
+        let mut expected = product(&x, weight, inputs);
         expected.chunks_mut(outputs).for_each(|row| row.iter_mut().zip(&bias).for_each(|(x, bias)| *x += bias));
         activate(Activation::GeluTanh, &mut expected);
         let mut out = vec![f32::NAN; rows * outputs];
         let epilogue = Epilogue { bias: Some(&bias), activation: Some(Activation::GeluTanh) };
-        SingleWeight::pack(&weight, inputs).multiply(&x, epilogue, &mut out);
+        packed.multiply(&x, epilogue, &mut out);
         for (ours, theirs) in out.iter().zip(&expected) {
             assert!(
                 (ours - theirs).abs() <= 1e-4 * theirs.abs().max(1.0),
@@ -107,8 +191,36 @@ mod tests {
     fn every_shape_gives_the_product() {
         for (rows, inputs, outputs) in [(1, 1, 1), (12, 8, 32), (13, 7, 33), (5, 64, 31), (193, 48, 300), (3, 2500, 65)]
         {
-            check(rows, inputs, outputs);
+            let weight = numbers(outputs * inputs, 2);
+            check(rows, inputs, outputs, &weight, &SingleWeight::pack(&weight, inputs));
         }
+    }
+
+    #[test]
+    fn numbers_that_fit_16_bits_take_16_bits_and_lose_nothing() {
+        let (rows, inputs, outputs) = (13, 1100, 33);
+        let of_bits =
+            |bits: u32| numbers(outputs * inputs, 2).iter().map(|x| f32::from_bits(x.to_bits() & bits)).collect();
+        let (bf16, f16): (Vec<f32>, Vec<f32>) = (of_bits(0xffff_0000), of_bits(0xffff_e000));
+        for weight in [bf16, f16] {
+            let packed = SingleWeight::pack(&weight, inputs);
+            assert_eq!(packed.bytes(), 2 * 64 * inputs);
+            check(rows, inputs, outputs, &weight, &packed);
+        }
+    }
+
+    #[test]
+    fn a_rounded_weight_gives_the_product_of_its_levels() {
+        let (rows, inputs, outputs) = (13, 1100, 33);
+        let weight = numbers(outputs * inputs, 2);
+        let packed = SingleWeight::pack_rounded(&weight, inputs);
+        assert!(packed.bytes() < 64 * (inputs + 5));
+        let rounded = |row: &[f32]| {
+            let scale = scale_of(row);
+            row.iter().map(|value| f32::from(level(*value, 1.0 / scale)) * scale).collect::<Vec<f32>>()
+        };
+        let rounded: Vec<f32> = weight.chunks(inputs).flat_map(rounded).collect();
+        check(rows, inputs, outputs, &rounded, &packed);
     }
 
     #[test]

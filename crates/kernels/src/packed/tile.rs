@@ -1,6 +1,7 @@
 //! The inner loops: one tile of rows and one panel of a packed weight, sums in registers.
 
-use super::{PANEL, TILE_ROWS, Tile, int8, single};
+use super::int8::Operands;
+use super::{PANEL, TILE_ROWS, Tile, bf16, single};
 
 /// `sums += rows · lines`
 ///
@@ -16,18 +17,35 @@ pub(super) fn tile_f32(rows: &[[f32; TILE_ROWS]], lines: &[single::Line], sums: 
     portable_f32(rows, lines, sums);
 }
 
-/// `sums += rows · lines`, the offset of the lines included.
+/// `sums += rows · lines`, in bf16 with sums in f32.
 ///
 /// # Shapes
 /// - rows: `(lines)`, the rows of the tile side by side
-pub(super) fn tile_int8(rows: &[[[i8; int8::GROUP]; TILE_ROWS]], lines: &[int8::Line], sums: &mut Tile<i32>) {
+pub(super) fn tile_bf16(rows: &[[[u16; bf16::PAIR]; TILE_ROWS]], lines: &[bf16::Line], sums: &mut Tile<f32>) {
+    #[cfg(target_arch = "x86_64")]
+    if has_bf16() {
+        // SAFETY: the processor has AVX-512F and BF16.
+        unsafe { x86::tile_bf16_avx512(rows, lines, sums) };
+        return;
+    }
+    portable_bf16(rows, lines, sums);
+}
+
+/// Whether the processor multiplies bf16 itself.
+#[cfg(target_arch = "x86_64")]
+fn has_bf16() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+}
+
+/// `sums += rows · lines`, in 8-bit integers with whole sums, which are then scaled.
+pub(super) fn tile_int8(operands: &Operands<'_>, sums: &mut Tile<f32>) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
         // SAFETY: the processor has AVX-512F and VNNI.
-        unsafe { x86::tile_int8_vnni(rows, lines, sums) };
+        unsafe { x86::tile_int8_vnni(operands, sums) };
         return;
     }
-    portable_int8(rows, lines, sums);
+    portable_int8(operands, sums);
 }
 
 crate::dispatch::dispatched! {
@@ -47,14 +65,37 @@ crate::dispatch::dispatched! {
 }
 
 crate::dispatch::dispatched! {
-    fn portable_int8(rows: &[[[i8; int8::GROUP]; TILE_ROWS]], lines: &[int8::Line], sums: &mut Tile<i32>) {
-        for (idx, sums) in sums.iter_mut().enumerate() {
+    fn portable_bf16(rows: &[[[u16; bf16::PAIR]; TILE_ROWS]], lines: &[bf16::Line], totals: &mut Tile<f32>) {
+        let widen = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+        for (idx, totals) in totals.iter_mut().enumerate() {
+            let mut sums = [0.0f32; PANEL];
             for (row, line) in rows.iter().zip(lines) {
-                let x = row[idx].map(i32::from);
+                let x = row[idx].map(widen);
+                for (sum, weight) in sums.iter_mut().zip(&line.0) {
+                    *sum += x[0] * widen(weight[0]) + x[1] * widen(weight[1]);
+                }
+            }
+            for (total, sum) in totals.iter_mut().zip(&sums) {
+                *total += sum;
+            }
+        }
+    }
+}
+
+crate::dispatch::dispatched! {
+    fn portable_int8(operands: &Operands<'_>, totals: &mut Tile<f32>) {
+        let Operands { levels, rows, lines, scales } = operands;
+        for (idx, totals) in totals.iter_mut().enumerate() {
+            let mut sums = [rows.corrections[idx]; PANEL];
+            for (levels, line) in levels.iter().zip(*lines) {
+                let x = levels[idx].map(i32::from);
                 for (sum, weight) in sums.iter_mut().zip(&line.0) {
                     let w = weight.map(i32::from);
                     *sum += x[0] * w[0] + x[1] * w[1] + x[2] * w[2] + x[3] * w[3];
                 }
+            }
+            for ((total, sum), scale) in totals.iter_mut().zip(&sums).zip(*scales) {
+                *total += *sum as f32 * (rows.scales[idx] * scale);
             }
         }
     }
@@ -62,12 +103,12 @@ crate::dispatch::dispatched! {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{int8, single};
+    use super::{Operands, bf16, single};
     use crate::packed::{TILE_ROWS, Tile};
     use std::arch::x86_64::{
-        __m512, __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps,
-        _mm512_load_si512, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-        _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+        __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32,
+        _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
     };
 
     #[target_feature(enable = "avx512f")]
@@ -83,7 +124,34 @@ mod x86 {
                 sums[1] = _mm512_fmadd_ps(x, right, sums[1]);
             }
         }
-        for (total, sums) in totals.iter_mut().zip(&sums) {
+        add_to(totals, &sums);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn tile_bf16_avx512(
+        rows: &[[[u16; bf16::PAIR]; TILE_ROWS]],
+        lines: &[bf16::Line],
+        totals: &mut Tile<f32>,
+    ) {
+        let mut sums: [[__m512; 2]; TILE_ROWS] = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
+        for (row, line) in rows.iter().zip(lines) {
+            let line = line.0.as_ptr().cast::<__m512bh>();
+            // SAFETY: a line is two vectors long and aligned to one.
+            let (left, right) = unsafe { (line.read(), line.add(1).read()) };
+            for (sums, x) in sums.iter_mut().zip(row) {
+                let pair = i32::from(x[0]) | i32::from(x[1]) << 16;
+                // SAFETY: both are 512 bits, and any bits are bf16.
+                let x: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi32(pair)) };
+                sums[0] = _mm512_dpbf16_ps(sums[0], left, x);
+                sums[1] = _mm512_dpbf16_ps(sums[1], right, x);
+            }
+        }
+        add_to(totals, &sums);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn add_to(totals: &mut Tile<f32>, sums: &[[__m512; 2]; TILE_ROWS]) {
+        for (total, sums) in totals.iter_mut().zip(sums) {
             let place = total.as_mut_ptr();
             // SAFETY: a row of the tile is two vectors long.
             unsafe {
@@ -94,29 +162,94 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512vnni")]
-    pub(super) fn tile_int8_vnni(
-        rows: &[[[i8; int8::GROUP]; TILE_ROWS]],
-        lines: &[int8::Line],
-        totals: &mut Tile<i32>,
-    ) {
-        let mut sums: [[__m512i; 2]; TILE_ROWS] = [[_mm512_setzero_si512(); 2]; TILE_ROWS];
-        for (row, line) in rows.iter().zip(lines) {
+    pub(super) fn tile_int8_vnni(operands: &Operands<'_>, totals: &mut Tile<f32>) {
+        let Operands { levels, rows, lines, scales } = operands;
+        let mut sums = [[_mm512_setzero_si512(); 2]; TILE_ROWS];
+        for (sums, correction) in sums.iter_mut().zip(&rows.corrections) {
+            *sums = [_mm512_set1_epi32(*correction); 2];
+        }
+        for (levels, line) in levels.iter().zip(*lines) {
             let line = line.0.as_ptr().cast::<__m512i>();
             // SAFETY: a line is two vectors long and aligned to one.
             let (left, right) = unsafe { (_mm512_load_si512(line), _mm512_load_si512(line.add(1))) };
-            for (sums, x) in sums.iter_mut().zip(row) {
+            for (sums, x) in sums.iter_mut().zip(levels) {
                 let x = _mm512_set1_epi32(i32::from_ne_bytes(x.map(|level| level as u8)));
                 sums[0] = _mm512_dpbusd_epi32(sums[0], left, x);
                 sums[1] = _mm512_dpbusd_epi32(sums[1], right, x);
             }
         }
-        for (total, sums) in totals.iter_mut().zip(&sums) {
-            let place = total.as_mut_ptr().cast::<__m512i>();
-            // SAFETY: a row of the tile is two vectors long.
-            unsafe {
-                _mm512_storeu_si512(place, _mm512_add_epi32(_mm512_loadu_si512(place), sums[0]));
-                _mm512_storeu_si512(place.add(1), _mm512_add_epi32(_mm512_loadu_si512(place.add(1)), sums[1]));
+        let scales = scales.as_ptr();
+        // SAFETY: the scales of a panel are two vectors long.
+        let scales = unsafe { [_mm512_loadu_ps(scales), _mm512_loadu_ps(scales.add(16))] };
+        for ((total, sums), row_scale) in totals.iter_mut().zip(&sums).zip(&rows.scales) {
+            let row_scale = _mm512_set1_ps(*row_scale);
+            for ((place, sum), scale) in total.as_chunks_mut::<16>().0.iter_mut().zip(sums).zip(scales) {
+                let place = place.as_mut_ptr();
+                let scale = _mm512_mul_ps(row_scale, scale);
+                // SAFETY: the place is one vector long.
+                unsafe {
+                    let total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*sum), scale, _mm512_loadu_ps(place));
+                    _mm512_storeu_ps(place, total);
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::int8::{self, Rows};
+    use super::*;
+    use crate::testing::numbers;
+
+    const LINES: usize = 37;
+
+    fn tile(seed: u32) -> Tile<f32> {
+        let numbers = numbers(TILE_ROWS * PANEL, seed);
+        std::array::from_fn(|row| std::array::from_fn(|idx| numbers[row * PANEL + idx]))
+    }
+
+    /// The form that this processor takes and the one that every processor can take, from the same sums.
+    #[track_caller]
+    fn check(here: impl Fn(&mut Tile<f32>), anywhere: impl Fn(&mut Tile<f32>)) {
+        let (mut ours, mut portable) = (tile(3), tile(3));
+        here(&mut ours);
+        anywhere(&mut portable);
+        for (ours, portable) in ours.as_flattened().iter().zip(portable.as_flattened()) {
+            assert!((ours - portable).abs() < 1e-4 * portable.abs().max(1.0), "{ours} {portable}");
+        }
+        assert_ne!(portable, tile(3));
+    }
+
+    #[test]
+    fn every_processor_adds_up_the_same_single_numbers() {
+        let rows: Vec<[f32; TILE_ROWS]> = numbers(LINES * TILE_ROWS, 1).as_chunks().0.to_vec();
+        let lines: Vec<_> = numbers(LINES * PANEL, 2).as_chunks().0.iter().map(|line| single::Line(*line)).collect();
+        check(|sums| tile_f32(&rows, &lines, sums), |sums| portable_f32(&rows, &lines, sums));
+    }
+
+    #[test]
+    fn every_processor_adds_up_the_same_bf16() {
+        let bits = |x: f32| (x.to_bits() >> 16) as u16;
+        let pairs = |n: usize, seed: u32| -> Vec<[u16; 2]> {
+            numbers(2 * n, seed).as_chunks::<2>().0.iter().map(|pair| pair.map(bits)).collect()
+        };
+        let rows: Vec<[[u16; 2]; TILE_ROWS]> = pairs(LINES * TILE_ROWS, 1).as_chunks().0.to_vec();
+        let lines: Vec<_> = pairs(LINES * PANEL, 2).as_chunks().0.iter().map(|line| bf16::Line(*line)).collect();
+        check(|sums| tile_bf16(&rows, &lines, sums), |sums| portable_bf16(&rows, &lines, sums));
+    }
+
+    #[test]
+    fn every_processor_adds_up_the_same_levels() {
+        let groups = |n: usize, seed: u32| -> Vec<[i8; 4]> {
+            numbers(4 * n, seed).as_chunks::<4>().0.iter().map(|group| group.map(|x| (x * 63.0) as i8)).collect()
+        };
+        let levels: Vec<[[i8; 4]; TILE_ROWS]> = groups(LINES * TILE_ROWS, 1).as_chunks().0.to_vec();
+        let line = |line: &[[i8; 4]; PANEL]| int8::Line(line.map(|group| group.map(|x| x as u8)));
+        let lines: Vec<_> = groups(LINES * PANEL, 2).as_chunks().0.iter().map(line).collect();
+        let rows = Rows { scales: [0.25; TILE_ROWS], corrections: std::array::from_fn(|row| row as i32 * 1000) };
+        let scales = std::array::from_fn(|idx| idx as f32 / 4096.0);
+        let operands = Operands { levels: &levels, rows: &rows, lines: &lines, scales: &scales };
+        check(|sums| tile_int8(&operands, sums), |sums| portable_int8(&operands, sums));
     }
 }
