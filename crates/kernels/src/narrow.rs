@@ -68,11 +68,17 @@ pub enum Numbers {
 }
 
 impl Numbers {
+    /// Keeps the numbers exactly.
     pub fn of(values: &[f32]) -> Self {
         match Format::holding(values) {
             Some(format) => Self::Narrow(format, values.par_iter().map(|value| format.encode(*value)).collect()),
             None => Self::Wide(values.to_vec()),
         }
+    }
+
+    /// Keeps the numbers as the nearest in bf16.
+    pub fn rounded(values: &[f32]) -> Self {
+        Self::Narrow(Format::Bf16, values.par_iter().map(|value| round_to_bf16(*value)).collect())
     }
 
     pub fn len(&self) -> usize {

@@ -11,6 +11,8 @@ pub(crate) struct EmbeddingMlp {
 
 impl EmbeddingMlp {
     pub(crate) fn new(weights: &Weights, inputs: usize, n: usize) -> Result<Self> {
+        // One row, which every block is modulated by.
+        let weights = weights.clone().with_exact_inputs();
         Ok(Self {
             linear_1: Linear::new(&weights.at("linear_1"), inputs, n)?,
             linear_2: Linear::new(&weights.at("linear_2"), n, n)?,

@@ -36,7 +36,7 @@ impl ResnetBlock {
     pub(crate) fn new(form: ResnetForm, weights: &Weights) -> Result<Self> {
         let ResnetForm { inputs, outputs, n_groups, eps, time } = form;
         let shortcut = || Conv2d::new(&weights.at("conv_shortcut"), Form::pointwise(inputs, outputs));
-        let time_emb_proj = time.map(|n| Linear::new(&weights.at("time_emb_proj"), n, outputs));
+        let time_emb_proj = time.map(|n| Linear::new(&weights.at("time_emb_proj").with_exact_inputs(), n, outputs));
         Ok(Self {
             norm1: GroupNorm::new(&weights.at("norm1"), n_groups, inputs, eps)?,
             conv1: Conv2d::new(&weights.at("conv1"), Form::same(inputs, outputs))?,

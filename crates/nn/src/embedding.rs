@@ -1,30 +1,38 @@
 //! Embeddings of tokens and of timesteps.
 
 use crate::values::{self, Values};
-use crate::{Error, Result, Weights};
+use crate::{Error, Precision, Result, Weights};
 use candle_core::Tensor;
+use kernels::narrow::Numbers;
 
 /// A table of vectors, one per token.
 pub struct Embedding {
     /// `(vocabulary, n)`
-    table: Tensor,
+    table: Numbers,
     n: usize,
 }
 
 impl Embedding {
     pub fn new(weights: &Weights, vocabulary: usize, n: usize) -> Result<Self> {
-        Ok(Self { table: weights.tensor("weight", &[vocabulary, n])?, n })
+        let table = weights.tensor("weight", &[vocabulary, n])?;
+        let values = Values::of(&table)?;
+        let table = match weights.precision() {
+            Precision::F32 => Numbers::of(&values),
+            Precision::Bf16 | Precision::Int8 => Numbers::rounded(&values),
+        };
+        Ok(Self { table, n })
     }
 
     /// # Shapes
     /// - output: `(1, tokens, n)`
     pub fn forward(&self, tokens: &[u32]) -> Result<Tensor> {
-        let table = Values::of(&self.table)?;
-        let mut out = Vec::with_capacity(tokens.len() * self.n);
-        for token in tokens {
-            let start = *token as usize * self.n;
-            let row = table.get(start..start + self.n);
-            out.extend_from_slice(row.ok_or_else(|| Error::Shape(format!("token {token} is not in the vocabulary")))?);
+        let mut out = vec![0.0; tokens.len() * self.n];
+        for (row, token) in out.chunks_mut(self.n).zip(tokens) {
+            let first = *token as usize * self.n;
+            if first + self.n > self.table.len() {
+                return Err(Error::Shape(format!("token {token} is not in the vocabulary")));
+            }
+            self.table.read(first, row);
         }
         values::tensor(out, (1, tokens.len(), self.n))
     }

@@ -1,7 +1,7 @@
 //! Layers over candle tensors, computed by `kernels`, loaded by walking a checkpoint's names.
 //!
-//! A layer holds f32 weights, takes and gives f32 tensors on the CPU, and knows nothing of models. Precision is a
-//! property of a layer, never a second copy of a model.
+//! A layer takes and gives f32 tensors on the CPU, and knows nothing of models. The precision of its products is a
+//! property of the weights that it is made of, never a second copy of a model.
 
 pub mod assembly;
 pub mod attention;
@@ -13,6 +13,7 @@ pub mod files;
 pub mod interpolate;
 pub mod linear;
 pub mod norm;
+mod precision;
 pub mod rope;
 pub mod survey;
 pub mod values;
@@ -23,6 +24,7 @@ pub mod work;
 pub use error::{Error, Result};
 pub use kernels::activation::Activation;
 pub use kernels::peak;
+pub use precision::Precision;
 pub use weights::Weights;
 
 use candle_core::Tensor;

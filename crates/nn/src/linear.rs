@@ -1,19 +1,26 @@
 //! Linear layers.
 
 use crate::values::{self, Values};
-use crate::{Activation, Error, Result, Weights, work};
+use crate::weights::Inputs;
+use crate::{Activation, Error, Precision, Result, Weights, work};
 use candle_core::Tensor;
-use kernels::packed::{Epilogue, SingleWeight};
+use kernels::packed::{Bf16Weight, Epilogue, Int8Weight, SingleWeight, multiplies_bf16};
 use kernels::peak::Kind;
 
 /// `x Wᵀ + b`.
 pub struct Linear {
     /// `(outputs, inputs)`
-    weight: SingleWeight,
+    weight: Weight,
     /// `(outputs)`
     bias: Option<Vec<f32>>,
     inputs: usize,
     outputs: usize,
+}
+
+enum Weight {
+    Single(SingleWeight),
+    Bf16(Bf16Weight),
+    Int8(Int8Weight),
 }
 
 impl Linear {
@@ -28,8 +35,7 @@ impl Linear {
         let values = Values::of(&weight)?;
         // A survey of billions of weights lays none of them out.
         let values = if weights.is_survey() { &values[..0] } else { &values };
-        let weight = SingleWeight::pack(values, inputs);
-        Ok(Self { weight, bias: None, inputs, outputs })
+        Ok(Self { weight: pack(values, inputs, weights), bias: None, inputs, outputs })
     }
 
     /// # Shapes
@@ -52,8 +58,33 @@ impl Linear {
         let x = x.contiguous()?;
         let x = Values::of(&x)?;
         let mut out = vec![0.0; x.len() / self.inputs * self.outputs];
-        self.weight.multiply(&x, Epilogue { bias: self.bias.as_deref(), activation }, &mut out);
-        work::note(Kind::F32, out.len() * self.inputs);
+        let epilogue = Epilogue { bias: self.bias.as_deref(), activation };
+        let kind = match &self.weight {
+            Weight::Single(weight) => {
+                weight.multiply(&x, epilogue, &mut out);
+                Kind::F32
+            }
+            Weight::Bf16(weight) => {
+                weight.multiply(&x, epilogue, &mut out);
+                Kind::Bf16
+            }
+            Weight::Int8(weight) => {
+                weight.multiply(&x, epilogue, &mut out);
+                Kind::Int8
+            }
+        };
+        work::note(kind, out.len() * self.inputs);
         values::tensor(out, shape)
+    }
+}
+
+/// How a layer of these weights keeps its own.
+fn pack(weight: &[f32], inputs: usize, weights: &Weights) -> Weight {
+    match (weights.precision(), weights.inputs()) {
+        (Precision::F32, _) => Weight::Single(SingleWeight::pack(weight, inputs)),
+        (Precision::Bf16, Inputs::Rounded) if multiplies_bf16() => Weight::Bf16(Bf16Weight::pack(weight, inputs)),
+        (Precision::Bf16, _) => Weight::Single(SingleWeight::pack_bf16(weight, inputs)),
+        (Precision::Int8, Inputs::Rounded) => Weight::Int8(Int8Weight::pack(weight, inputs)),
+        (Precision::Int8, Inputs::Exact) => Weight::Single(SingleWeight::pack_int8(weight, inputs)),
     }
 }

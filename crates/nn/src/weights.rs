@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::files::ModelFiles;
 use crate::survey::Shapes;
 use crate::view::View;
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Weights {
     shared: Arc<Shared>,
     prefix: String,
+    precision: Precision,
+    /// Of the layers from here on.
+    inputs: Inputs,
+}
+
+/// What a layer does with what it multiplies its weight by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// As the precision has it.
+    Rounded,
+    /// Nothing.
+    Exact,
 }
 
 struct Shared {
@@ -51,14 +63,40 @@ impl Weights {
         let entries = entries(files, component)?;
         let shared =
             Shared { component: component.to_owned(), entries, deltas, account: Mutex::default(), survey: None };
-        Ok(Self { shared: Arc::new(shared), prefix: String::new() })
+        Ok(Self::whole(shared))
+    }
+
+    fn whole(shared: Shared) -> Self {
+        let (prefix, precision, inputs) = (String::new(), Precision::F32, Inputs::Rounded);
+        Self { shared: Arc::new(shared), prefix, precision, inputs }
+    }
+
+    /// The same tensors, for layers that multiply in this precision.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The same tensors, for layers that keep their inputs exact in every precision: a model's first and last layers and
+    /// its modulations, where little is multiplied and much depends on it.
+    #[must_use]
+    pub fn with_exact_inputs(self) -> Self {
+        Self { inputs: Inputs::Exact, ..self }
+    }
+
+    pub fn inputs(&self) -> Inputs {
+        self.inputs
     }
 
     /// Weights that note what is asked of them, all of it zeros.
     pub(crate) fn surveying() -> Self {
         let (component, entries, deltas) = ("a survey".to_owned(), BTreeMap::new(), Vec::new());
         let shared = Shared { component, entries, deltas, account: Mutex::default(), survey: Some(Mutex::default()) };
-        Self { shared: Arc::new(shared), prefix: String::new() }
+        Self::whole(shared)
     }
 
     /// Whether these only note what is asked of them: a layer then need not lay out what it gets.
@@ -77,18 +115,37 @@ impl Weights {
         self.shared.entries.iter().map(|(name, entry)| (name.as_str(), entry.view.shape()))
     }
 
-    /// Bytes that all of its tensors take in memory, as f32.
+    /// Bytes that all of its tensors take in memory, as layers of this precision keep them.
     pub fn bytes_in_memory(&self) -> u64 {
-        let n_values = |shape: &[usize]| shape.iter().fold(1u64, |n, side| n.saturating_mul(*side as u64));
-        let values = self.shapes().map(|(_, shape)| n_values(shape)).fold(0, u64::saturating_add);
-        values.saturating_mul(size_of::<f32>() as u64)
+        let bytes = |(name, entry): (&String, &Entry)| self.n_bytes(name, entry).saturating_mul(n_values(entry));
+        self.shared.entries.iter().map(bytes).fold(0, u64::saturating_add)
     }
 
-    /// Whether these are the same tensors, byte for byte, with the same changes. Reads no more than it must to know.
+    /// All of its numbers.
+    pub fn n_values(&self) -> u64 {
+        self.shared.entries.values().map(n_values).fold(0, u64::saturating_add)
+    }
+
+    /// Of each number of a tensor. Only matrices are kept in less than 32 bits.
+    fn n_bytes(&self, name: &str, entry: &Entry) -> u64 {
+        let is_matrix = entry.view.shape().len() == 2;
+        let is_narrow = || entry.checkpoint.is_narrow(&entry.stored);
+        let is_changed = || self.shared.deltas.iter().any(|delta| delta.name == *name);
+        match self.precision {
+            Precision::Int8 if is_matrix => 1,
+            Precision::Bf16 if is_matrix => 2,
+            Precision::F32 if is_matrix && is_narrow() && !is_changed() => 2,
+            _ => 4,
+        }
+    }
+
+    /// Whether these are the same tensors in the same precision, byte for byte, with the same changes. Reads no more than
+    /// it must to know.
     pub fn is(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.shared, &other.shared);
         let alike = |(a, b): ((&String, &Entry), (&String, &Entry))| a.0 == b.0 && a.1.view == b.1.view;
-        ours.entries.len() == theirs.entries.len()
+        self.precision == other.precision
+            && ours.entries.len() == theirs.entries.len()
             && ours.deltas.len() == theirs.deltas.len()
             && ours.entries.iter().zip(&theirs.entries).all(alike)
             && ours.deltas.iter().zip(&theirs.deltas).all(|(a, b)| a.is(b))
@@ -102,7 +159,7 @@ impl Weights {
     /// Descends one or more segments.
     #[must_use]
     pub fn at(&self, segment: impl std::fmt::Display) -> Self {
-        Self { shared: Arc::clone(&self.shared), prefix: self.full_name(&segment.to_string()) }
+        Self { prefix: self.full_name(&segment.to_string()), ..self.clone() }
     }
 
     /// Whether a tensor, or any tensor below a segment, exists here.
@@ -236,6 +293,10 @@ fn indexed_names(text: &str) -> std::result::Result<Vec<String>, String> {
         Some(name) => Err(format!("a shard outside the folder: {name}")),
         None => Ok(names.into_iter().collect()),
     }
+}
+
+fn n_values(entry: &Entry) -> u64 {
+    entry.view.shape().iter().fold(1, |n, side| n.saturating_mul(*side as u64))
 }
 
 fn zeros(shape: &[usize]) -> Result<Tensor> {

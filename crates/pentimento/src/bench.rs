@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::memory::MemoryArgs;
 use crate::remote::Remote;
 use crate::terminal::{self, Progress};
-use crate::weights::{self, Places, PrecisionArg, WeightsArg};
+use crate::weights::{self, Places, WeightsArg};
 use domain::catalogue::Mode;
 use domain::id::ModelId;
 use domain::quantity::Size;
@@ -45,9 +45,6 @@ pub(crate) struct Args {
     /// Tokens of the prompt, padding included [default: the model's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     max_sequence_length: Option<u32>,
-    /// The number format to compute in.
-    #[arg(long, value_enum, default_value = "auto")]
-    precision: PrecisionArg,
     /// Measured runs, after one that warms up; every figure is a median.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
@@ -71,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     progress.end();
     let setting = Setting {
         model: subject.model().as_str(),
-        precision: pipelines::Precision::from(args.precision).as_str(),
+        precision: args.memory.precision().as_str(),
         size: args.size,
         steps: args.steps,
     };

@@ -1,6 +1,6 @@
-//! `--memory-budget` and `--cache-budget`: how much memory weights may take, and what is kept beside them.
+//! How weights lie in memory, and what is kept beside them: `--memory-budget`, `--precision` and `--cache-budget`.
 
-use pipelines::Residency;
+use pipelines::{Precision, Residency};
 use std::fs;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,6 +11,33 @@ pub(crate) struct MemoryArgs {
     /// once is read part by part; a model with a part that alone is larger is refused
     #[arg(long, value_name = "SIZE", env = "PENTIMENTO_MEMORY_BUDGET", default_value = "80%")]
     memory_budget: Budget,
+    /// The number format that layers multiply in
+    #[arg(long, value_enum, env = "PENTIMENTO_PRECISION", default_value = "auto")]
+    precision: PrecisionArg,
+}
+
+/// The number formats that `--precision` takes.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum PrecisionArg {
+    /// f32 for small models, and for large ones what is fastest on this processor
+    Auto,
+    /// 32-bit floating point, in step with the reference
+    F32,
+    /// bfloat16 with 32-bit sums; half the memory
+    Bf16,
+    /// 8-bit integers with a scale for each block; a quarter of the memory
+    Int8,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(argument: PrecisionArg) -> Self {
+        match argument {
+            PrecisionArg::Auto => Self::Auto,
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Bf16 => Self::Bf16,
+            PrecisionArg::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// The `--cache-budget` option, of who paints more than once.
@@ -39,10 +66,14 @@ enum Budget {
 impl MemoryArgs {
     pub(crate) fn residency(&self) -> Arc<Residency> {
         match (self.memory_budget, total_bytes()) {
-            (Budget::Bytes(bytes), _) => Residency::new(bytes),
-            (Budget::Share(share), Some(total)) => Residency::new((total as f64 * share) as u64),
-            (Budget::Share(_), None) => Residency::unlimited(),
+            (Budget::Bytes(bytes), _) => Residency::new(bytes, self.precision()),
+            (Budget::Share(share), Some(total)) => Residency::new((total as f64 * share) as u64, self.precision()),
+            (Budget::Share(_), None) => Residency::unlimited(self.precision()),
         }
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision.into()
     }
 }
 

@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::memory::MemoryArgs;
 use crate::remote::IdeogramArgs;
 use crate::terminal::{self, Progress};
-use crate::weights::{self, Places, PrecisionArg, WeightsArg};
+use crate::weights::{self, Places, WeightsArg};
 use domain::catalogue::{App, Catalogue, Scheduler};
 use domain::quantity::Size;
 use domain::request::OutputFormat;
@@ -14,7 +14,9 @@ use imaging::{Metadata, Picture};
 use ingest::{FetchPolicy, Fetcher, IpRange};
 use pipelines::assembly::Lora;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
@@ -80,9 +82,6 @@ pub(crate) struct Args {
     /// Tokens of the prompt that the second text encoder reads, padding included [default: the model's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     max_sequence_length: Option<u32>,
-    /// The number format to compute in.
-    #[arg(long, value_enum, default_value = "auto")]
-    precision: PrecisionArg,
     /// Let URLs lead to these addresses too, although they are not public; may be repeated.
     #[arg(long, value_name = "CIDR", value_parser = |text: &str| IpRange::parse(text).map_err(|error| error.to_string()))]
     allow_source: Vec<IpRange>,
@@ -110,11 +109,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let control = args.control_image.as_deref().map(|image| read_picture(args, image)).transpose()?;
     progress.now("loading the weights");
     let begin = Instant::now();
+    let residency = args.memory.residency();
     let places = Places {
         weights: &args.weights,
         data: &args.data,
         loras: &args.lora,
-        residency: args.memory.residency(),
+        residency: Arc::clone(&residency),
         remote: args.remote.open()?,
         allowed: &args.allow_source,
     };
@@ -125,7 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let output = engine.run(&plan, &mut progress).map_err(Failure::because)?;
     let paths = write_pictures(args, &output)?;
     progress.end();
-    report(args, app, &plan, &Painted { output, paths, load });
+    report(args, app, &plan, &Painted { output, paths, load, precisions: residency.precisions() });
     Ok(())
 }
 
@@ -226,10 +226,12 @@ struct Painted {
     output: Output,
     paths: Vec<PathBuf>,
     load: Duration,
+    /// Of each component.
+    precisions: BTreeMap<String, &'static str>,
 }
 
 fn report(args: &Args, app: &App, plan: &Plan, painted: &Painted) {
-    let Painted { output, paths, load } = painted;
+    let Painted { output, paths, load, .. } = painted;
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     if args.json {
         terminal::say(&format!("{:#}", details(args, app, plan, painted)));
@@ -244,7 +246,7 @@ fn report(args: &Args, app: &App, plan: &Plan, painted: &Painted) {
 }
 
 fn details(args: &Args, app: &App, plan: &Plan, painted: &Painted) -> Value {
-    let Painted { output, paths, load } = painted;
+    let Painted { output, paths, load, precisions } = painted;
     let effective = &output.effective;
     let seconds = |duration: &Duration| (duration.as_secs_f64() * 1e4).round() / 1e4;
     json!({
@@ -265,7 +267,8 @@ fn details(args: &Args, app: &App, plan: &Plan, painted: &Painted) -> Value {
             "height": effective.size.height,
             "fit": match plan.fit { Fit::Cover => "cover", Fit::Stretch => "stretch" },
             "batch": plan.batch,
-            "precision": pipelines::Precision::from(args.precision).as_str(),
+            "precision": args.memory.precision().as_str(),
+            "precisions": precisions,
         },
         "seed": plan.seed,
         "ignored": output.ignored,

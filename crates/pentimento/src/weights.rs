@@ -11,7 +11,7 @@ use hub::installed::{INDEX_FILE, Shelf, has_loose_weights};
 use hub::registry::Registry;
 use ingest::IpRange;
 use pipelines::assembly::Lora;
-use pipelines::{Engines, Precision, Residency};
+use pipelines::{Engines, Residency};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,24 +41,6 @@ impl WeightsArg {
             None => Ok(Shelf::embedded()),
         };
         shelf.map_err(|error| Failure::caused_by(&error))
-    }
-}
-
-/// The number formats that `--precision` takes.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(crate) enum PrecisionArg {
-    /// The fastest one that keeps the picture.
-    Auto,
-    /// 32-bit floating point, in step with the reference.
-    F32,
-}
-
-impl From<PrecisionArg> for Precision {
-    fn from(argument: PrecisionArg) -> Self {
-        match argument {
-            PrecisionArg::Auto => Self::Auto,
-            PrecisionArg::F32 => Self::F32,
-        }
     }
 }
 

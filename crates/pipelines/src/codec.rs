@@ -1,6 +1,7 @@
 //! Pictures to latents and back: an autoencoder, and the scale on which a denoiser knows its latents.
 
 use crate::pixels::{to_picture, to_tensor};
+use crate::precision::Role;
 use crate::residency::{Component, Residency, Resident};
 use crate::trace::Trace;
 use candle_core::Tensor;
@@ -21,7 +22,8 @@ impl Codec {
     pub(crate) fn load(files: &ModelFiles, residency: &Arc<Residency>) -> Result<Self> {
         let config: vae::Config = config::read(files, "vae", "config.json")?;
         let its_config = config.clone();
-        let vae = residency.component(files, "vae", move |weights| Autoencoder::new(&its_config, weights))?;
+        let vae = residency
+            .component(files, "vae", Role::Autoencoder, move |weights| Autoencoder::new(&its_config, weights))?;
         Ok(Self { vae, config })
     }
 

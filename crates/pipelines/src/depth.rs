@@ -6,6 +6,7 @@
 
 use crate::cache::Fingerprint;
 use crate::control::Preprocessor;
+use crate::precision::Role;
 use crate::residency::{Component, Residency, Resident};
 use crate::vision::FeatureExtractor;
 use candle_core::Tensor;
@@ -43,7 +44,8 @@ impl DepthEstimator {
             let reason = format!("ensure_multiple_of: got {multiple}; the model's patches are {patch} pixels wide");
             return Err(Error::Malformed { path: files.display("preprocessor_config.json"), reason });
         }
-        let model = residency.component(files, ROOT, move |weights| DepthAnything::new(&config, weights))?;
+        let model =
+            residency.component(files, ROOT, Role::Encoder, move |weights| DepthAnything::new(&config, weights))?;
         Ok(Self { feature_extractor, model, weights_file: files.display("model.safetensors") })
     }
 
@@ -117,6 +119,7 @@ fn drawn(depth: &Tensor) -> Result<Picture> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::precision::Precision;
     use candle_core::Device;
     use nn::values;
     use std::path::{Path, PathBuf};
@@ -142,7 +145,8 @@ mod tests {
 
     #[test]
     fn pictures_become_the_maps_that_the_reference_draws() {
-        let estimator = DepthEstimator::load(&files("depth-anything-tiny"), &Residency::unlimited()).unwrap();
+        let estimator =
+            DepthEstimator::load(&files("depth-anything-tiny"), &Residency::unlimited(Precision::F32)).unwrap();
         let recorded = candle_core::safetensors::load(goldens().join("depth/maps.safetensors"), &Device::Cpu).unwrap();
         for size in ["64x64", "100x70", "150x101"] {
             let name = format!("in_{size}");
@@ -169,7 +173,8 @@ mod tests {
 
     #[test]
     fn pictures_of_any_shape_have_a_map_of_theirs() {
-        let estimator = DepthEstimator::load(&files("depth-anything-tiny"), &Residency::unlimited()).unwrap();
+        let estimator =
+            DepthEstimator::load(&files("depth-anything-tiny"), &Residency::unlimited(Precision::F32)).unwrap();
         for size in [Size::new(1, 1), Size::new(1, 300), Size::new(400, 2), Size::new(97, 33)] {
             assert_eq!(estimator.estimate(&Picture::filled(size, [9, 80, 200])).unwrap().size(), size);
         }
@@ -186,8 +191,10 @@ mod tests {
 
     #[test]
     fn a_folder_without_an_estimator_is_refused_by_file() {
-        let error =
-            DepthEstimator::load(&files("flux-dev-tiny"), &Residency::unlimited()).err().expect("refused").to_string();
+        let error = DepthEstimator::load(&files("flux-dev-tiny"), &Residency::unlimited(Precision::F32))
+            .err()
+            .expect("refused")
+            .to_string();
         assert!(error.ends_with("config.json: no such file"), "{error}");
     }
 }

@@ -14,26 +14,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The number format that layers compute in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// The best that this version has: today the same as `F32`.
-    #[default]
-    Auto,
-    F32,
-}
-
-impl Precision {
-    pub const ALL: [Self; 2] = [Self::Auto, Self::F32];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::F32 => "f32",
-        }
-    }
-}
-
 /// The files that one engine is made of.
 #[derive(Clone, Debug)]
 pub struct Parts {

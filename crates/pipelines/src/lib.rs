@@ -12,6 +12,7 @@ pub mod engines;
 pub mod flux;
 mod folder;
 mod pixels;
+mod precision;
 mod residency;
 mod run;
 pub mod sdxl;
@@ -23,5 +24,6 @@ pub mod trace;
 mod vision;
 
 pub use cache::CacheUse;
-pub use engines::{Engines, Parts, Precision, load_weights};
+pub use engines::{Engines, Parts, load_weights};
+pub use precision::Precision;
 pub use residency::Residency;

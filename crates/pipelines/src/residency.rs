@@ -3,14 +3,17 @@
 //! never more memory.
 
 use crate::cache::{Cache, CacheUse, Fingerprint, Kept};
+use crate::precision::{Precision, Role};
 use nn::files::ModelFiles;
 use nn::{Error, Result, Weights};
 use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The components of all engines of a process, and how much memory their weights may take.
 pub struct Residency {
     budget: u64,
+    precision: Precision,
     reading: Reading,
     /// What components have made of inputs.
     cache: Arc<Cache>,
@@ -74,21 +77,21 @@ struct Loaded {
 
 impl Residency {
     /// At most so many bytes of weights at a time, as they lie in memory.
-    pub fn new(budget: u64) -> Arc<Self> {
-        Arc::new(Self { budget, reading: Reading::Early, cache: Arc::new(Cache::new(0)), state: Mutex::default() })
+    pub fn new(budget: u64, precision: Precision) -> Arc<Self> {
+        let cache = Arc::new(Cache::new(0));
+        Arc::new(Self { budget, precision, reading: Reading::Early, cache, state: Mutex::default() })
     }
 
     /// As much as a model takes.
-    pub fn unlimited() -> Arc<Self> {
-        Self::new(u64::MAX)
+    pub fn unlimited(precision: Precision) -> Arc<Self> {
+        Self::new(u64::MAX, precision)
     }
 
     /// Another like this one with nothing in it yet, which keeps at most so many bytes of what components have made of
     /// prompts and pictures, beside the weights. 0 keeps nothing.
     #[must_use]
     pub fn with_cache(&self, bytes: u64) -> Arc<Self> {
-        let cache = Arc::new(Cache::new(bytes));
-        Arc::new(Self { budget: self.budget, reading: self.reading, cache, state: Mutex::default() })
+        self.another(self.reading, Cache::new(bytes))
     }
 
     /// How much the cache was of use.
@@ -102,24 +105,19 @@ impl Residency {
 
     /// For a look whether a model's parts are within the budget: nothing is read before it is asked for.
     pub(crate) fn rehearsal(&self) -> Arc<Self> {
-        Arc::new(Self {
-            budget: self.budget,
-            reading: Reading::Checked,
-            cache: Arc::new(Cache::new(0)),
-            state: Mutex::default(),
-        })
+        self.another(Reading::Checked, Cache::new(0))
     }
 
     /// Another like this one with nothing in it yet, for who uses some of a model's components and not the others: each is
     /// read, or refused as too large, when it is used.
     #[must_use]
     pub fn reading_late(&self) -> Arc<Self> {
-        Arc::new(Self {
-            budget: self.budget,
-            reading: Reading::Late,
-            cache: Arc::new(Cache::new(0)),
-            state: Mutex::default(),
-        })
+        self.another(Reading::Late, Cache::new(0))
+    }
+
+    fn another(&self, reading: Reading, cache: Cache) -> Arc<Self> {
+        let Self { budget, precision, .. } = *self;
+        Arc::new(Self { budget, precision, reading, cache: Arc::new(cache), state: Mutex::default() })
     }
 
     /// Makes a component of a folder known; its weights are read when it is first used. `load` is called again whenever
@@ -131,9 +129,12 @@ impl Residency {
         self: &Arc<Self>,
         files: &ModelFiles,
         name: &str,
+        role: Role,
         load: impl Fn(&Weights) -> Result<T> + Send + Sync + 'static,
     ) -> Result<Resident<T>> {
         let weights = Weights::open(files, name)?;
+        let precision = self.precision.of(role, weights.n_values());
+        let weights = weights.in_precision(precision);
         let bytes = weights.bytes_in_memory();
         if self.reading != Reading::Late && bytes > self.budget {
             return Err(Error::OverBudget { component: name.to_owned(), bytes, budget: self.budget });
@@ -143,7 +144,7 @@ impl Residency {
         let idx = self.state().index_of(name, identity, bytes);
         let (files, name) = (files.clone(), name.to_owned());
         let load = move || {
-            let weights = Weights::open(&files, &name)?;
+            let weights = Weights::open(&files, &name)?.in_precision(precision);
             let loaded = load(&weights)?;
             weights.finish()?;
             Ok(loaded)
@@ -159,6 +160,13 @@ impl Residency {
             return Ok(());
         }
         components.iter().try_for_each(|component| component.warm_up())
+    }
+
+    /// The components that are in memory now, each with the number format that it multiplies in.
+    pub fn precisions(&self) -> BTreeMap<String, &'static str> {
+        let state = self.state();
+        let loaded = state.components.iter().filter(|component| component.loaded.is_some());
+        loaded.map(|component| (component.name.clone(), component.identity.weights.precision().as_str())).collect()
     }
 
     /// Bytes of weights that are in memory now.
@@ -291,7 +299,7 @@ mod tests {
             loads.fetch_add(1, Ordering::Relaxed);
             Ok(Part(weights.tensor("x", &[25])?))
         };
-        residency.component(&files(value), "part", load).unwrap()
+        residency.component(&files(value), "part", Role::Denoiser, load).unwrap()
     }
 
     fn first(part: &Resident<Part>) -> f32 {
@@ -300,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_has_the_same_bytes_is_loaded_once() {
-        let (residency, loads) = (Residency::unlimited(), Arc::default());
+        let (residency, loads) = (Residency::unlimited(Precision::F32), Arc::default());
         let (here, there, other) =
             (part(&residency, 1.0, &loads), part(&residency, 1.0, &loads), part(&residency, 2.0, &loads));
         assert_eq!((first(&here), first(&there), first(&other)), (1.0, 1.0, 2.0));
@@ -310,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_component_that_was_used_longest_ago_leaves() {
-        let (residency, loads) = (Residency::new(250), Arc::default());
+        let (residency, loads) = (Residency::new(250, Precision::F32), Arc::default());
         let parts: Vec<Resident<Part>> = [1.0, 2.0, 3.0].map(|value| part(&residency, value, &loads)).into();
         for idx in [0, 1, 0, 2] {
             first(&parts[idx]);
@@ -325,21 +333,22 @@ mod tests {
 
     #[test]
     fn what_is_in_use_stays_and_what_cannot_fit_is_an_error() {
-        let (residency, loads) = (Residency::new(150), Arc::default());
+        let (residency, loads) = (Residency::new(150, Precision::F32), Arc::default());
         let (used, wanted) = (part(&residency, 1.0, &loads), part(&residency, 2.0, &loads));
         let held = used.get().unwrap();
         assert!(matches!(wanted.get(), Err(Error::OverBudget { bytes: 100, budget: 150, .. })));
         drop(held);
         assert_eq!((first(&wanted), residency.bytes_loaded()), (2.0, 100));
-        let small = Residency::new(99);
-        let refused = small.component(&files(1.0), "part", |weights| weights.tensor("x", &[25]));
+        let small = Residency::new(99, Precision::F32);
+        let refused = small.component(&files(1.0), "part", Role::Denoiser, |weights| weights.tensor("x", &[25]));
         assert!(matches!(refused, Err(Error::OverBudget { bytes: 100, budget: 99, .. })));
     }
 
     #[test]
     fn weights_that_do_not_fit_are_no_component() {
-        let residency = Residency::unlimited();
-        let part = residency.component(&files(1.0), "part", |weights| weights.tensor("y", &[25])).unwrap();
+        let residency = Residency::unlimited(Precision::F32);
+        let part =
+            residency.component(&files(1.0), "part", Role::Denoiser, |weights| weights.tensor("y", &[25])).unwrap();
         assert!(matches!(part.get(), Err(Error::DoNotFit { .. })));
         assert_eq!(residency.bytes_loaded(), 0);
     }

@@ -298,6 +298,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::precision::Precision;
     use crate::stage::Stage;
     use domain::catalogue::Mode;
     use domain::quantity::Size;
@@ -368,7 +369,8 @@ mod tests {
 
     #[test]
     fn a_model_of_random_numbers_paints_and_always_the_same() {
-        let painted = || engine(&Residency::unlimited()).unwrap().run(&plan(), &mut Unobserved).unwrap().images;
+        let painted =
+            || engine(&Residency::unlimited(Precision::F32)).unwrap().run(&plan(), &mut Unobserved).unwrap().images;
         let pictures = painted();
         let (lowest, highest) =
             pictures[0].pixels().iter().fold((255, 0), |(low, high), x| ((*x).min(low), (*x).max(high)));
@@ -386,7 +388,7 @@ mod tests {
         ] {
             // Room for this part and for no other.
             let budget = components.iter().copied().map(bytes).sum();
-            let residency = Residency::new(budget).reading_late();
+            let residency = Residency::new(budget, Precision::F32).reading_late();
             let mut engine = engine(&residency).unwrap();
             let timings = engine.run_stage(&plan(), stage).unwrap();
             assert_eq!(residency.bytes_loaded(), budget);
@@ -398,7 +400,7 @@ mod tests {
             assert_eq!(ran, expected, "{stage:?}");
             assert_eq!(timings.steps.len(), if stage == Stage::Transformer { 2 } else { 0 });
         }
-        let smallest = Residency::new(1);
+        let smallest = Residency::new(1, Precision::F32);
         assert!(matches!(engine(&smallest), Err(nn::Error::OverBudget { .. })));
         let refused = engine(&smallest.reading_late()).unwrap().run_stage(&plan(), Stage::Transformer).unwrap_err();
         let said = refused.to_string();
@@ -407,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_part_alone_does_what_it_does_in_a_run() {
-        let mut engine = engine(&Residency::unlimited()).unwrap();
+        let mut engine = engine(&Residency::unlimited(Precision::F32)).unwrap();
         let whole = engine.run(&plan(), &mut Unobserved).unwrap().timings.operations;
         let mut alone = |stage| engine.run_stage(&plan(), stage).unwrap().operations;
         assert_eq!(alone(Stage::Text).text, whole.text);

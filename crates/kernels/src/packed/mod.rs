@@ -26,6 +26,11 @@ const TASK_TILES: usize = 8;
 /// Panels that one task takes.
 const TASK_PANELS: usize = 8;
 
+/// Whether the processor multiplies bf16 itself. Where it does not, bf16 is no faster than f32.
+pub fn multiplies_bf16() -> bool {
+    tile::has_bf16()
+}
+
 /// What follows the product while it is still in cache.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {

@@ -4,7 +4,7 @@ use super::int8::{level, scale_of};
 use super::tile::tile_f32;
 use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave, panels};
 use crate::dispatch::dispatched;
-use crate::narrow::Format;
+use crate::narrow::{Format, round_to_bf16};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -29,6 +29,12 @@ enum Kept {
     Levels(Vec<[i8; PANEL]>, Vec<[f32; PANEL]>),
 }
 
+impl Kept {
+    fn narrow(format: Format, bits: &[u16], inputs: usize) -> Self {
+        Self::Narrow(format, panels(bits, inputs, 0).into_iter().map(|line| line.map(|[bits]| bits)).collect())
+    }
+}
+
 impl SingleWeight {
     /// Keeps the weight exactly, in 16 bits where they hold it.
     ///
@@ -39,14 +45,20 @@ impl SingleWeight {
         let kept = match Format::holding(weight) {
             Some(format) => {
                 let bits: Vec<u16> = weight.par_iter().map(|value| format.encode(*value)).collect();
-                Kept::Narrow(
-                    format,
-                    panels::<_, 1>(&bits, inputs, 0).into_iter().map(|line| line.map(|[x]| x)).collect(),
-                )
+                Kept::narrow(format, &bits, inputs)
             }
             None => Kept::Single(single_lines(weight, inputs)),
         };
         Self { kept, inputs, outputs }
+    }
+
+    /// Keeps the weight as the nearest in bf16; inputs stay as they are.
+    ///
+    /// # Shapes
+    /// - weight: `(outputs, inputs)`
+    pub fn pack_bf16(weight: &[f32], inputs: usize) -> Self {
+        let bits: Vec<u16> = weight.par_iter().map(|value| round_to_bf16(*value)).collect();
+        Self { kept: Kept::narrow(Format::Bf16, &bits, inputs), inputs, outputs: n_outputs(weight, inputs) }
     }
 
     /// Rounds the weight to 8-bit integers, one scale per output; inputs stay as they are. For layers whose inputs must
@@ -54,7 +66,7 @@ impl SingleWeight {
     ///
     /// # Shapes
     /// - weight: `(outputs, inputs)`
-    pub fn pack_rounded(weight: &[f32], inputs: usize) -> Self {
+    pub fn pack_int8(weight: &[f32], inputs: usize) -> Self {
         let outputs = n_outputs(weight, inputs);
         let mut lines = vec![[0; PANEL]; outputs.div_ceil(PANEL) * inputs];
         let mut scales = vec![[0.0; PANEL]; outputs.div_ceil(PANEL)];
@@ -213,7 +225,7 @@ mod tests {
     fn a_rounded_weight_gives_the_product_of_its_levels() {
         let (rows, inputs, outputs) = (13, 1100, 33);
         let weight = numbers(outputs * inputs, 2);
-        let packed = SingleWeight::pack_rounded(&weight, inputs);
+        let packed = SingleWeight::pack_int8(&weight, inputs);
         assert!(packed.bytes() < 64 * (inputs + 5));
         let rounded = |row: &[f32]| {
             let scale = scale_of(row);

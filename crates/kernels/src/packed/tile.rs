@@ -32,9 +32,11 @@ pub(super) fn tile_bf16(rows: &[[[u16; bf16::PAIR]; TILE_ROWS]], lines: &[bf16::
 }
 
 /// Whether the processor multiplies bf16 itself.
-#[cfg(target_arch = "x86_64")]
-fn has_bf16() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+pub(super) fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// `sums += rows · lines`, in 8-bit integers with whole sums, which are then scaled.

@@ -63,7 +63,7 @@ impl SingleStreamBlock {
     pub(super) fn new(config: &Config, weights: &Weights) -> Result<Self> {
         let n = config.hidden();
         Ok(Self {
-            norm: Linear::new(&weights.at("norm.linear"), n, 3 * n)?,
+            norm: Linear::new(&weights.at("norm.linear").with_exact_inputs(), n, 3 * n)?,
             projection: QkvProjection::new(config, &weights.at("attn"), &IMG_KEYS)?,
             proj_mlp: Linear::new(&weights.at("proj_mlp"), n, 4 * n)?,
             proj_out: Linear::new(&weights.at("proj_out"), 5 * n, n)?,
@@ -99,7 +99,7 @@ impl Stream {
         let n = config.hidden();
         let attention = weights.at("attn");
         Ok(Self {
-            norm: Linear::new(&weights.at(keys.norm), n, 6 * n)?,
+            norm: Linear::new(&weights.at(keys.norm).with_exact_inputs(), n, 6 * n)?,
             projection: QkvProjection::new(config, &attention, keys)?,
             attention_out: Linear::new(&attention.at(keys.out), n, n)?,
             feed_forward: FeedForward::new(&weights.at(keys.feed_forward), n)?,

@@ -97,9 +97,10 @@ impl Flux {
         let n = config.hidden();
         let blocks = weights.at("transformer_blocks");
         let single_blocks = weights.at("single_transformer_blocks");
+        let outer = |name: &str| weights.at(name).with_exact_inputs();
         Ok(Self {
-            x_embedder: Linear::new(&weights.at("x_embedder"), config.in_channels, n)?,
-            context_embedder: Linear::new(&weights.at("context_embedder"), config.joint_attention_dim, n)?,
+            x_embedder: Linear::new(&outer("x_embedder"), config.in_channels, n)?,
+            context_embedder: Linear::new(&outer("context_embedder"), config.joint_attention_dim, n)?,
             time_text_embed: TimeTextEmbed::new(config, &weights.at("time_text_embed"))?,
             transformer_blocks: (0..config.num_layers)
                 .map(|idx| DoubleStreamBlock::new(config, &blocks.at(idx)))
@@ -107,8 +108,8 @@ impl Flux {
             single_transformer_blocks: (0..config.num_single_layers)
                 .map(|idx| SingleStreamBlock::new(config, &single_blocks.at(idx)))
                 .collect::<Result<_>>()?,
-            norm_out: Linear::new(&weights.at("norm_out.linear"), n, 2 * n)?,
-            proj_out: Linear::new(&weights.at("proj_out"), n, config.outputs())?,
+            norm_out: Linear::new(&outer("norm_out.linear"), n, 2 * n)?,
+            proj_out: Linear::new(&outer("proj_out"), n, config.outputs())?,
             config: config.clone(),
         })
     }

@@ -41,6 +41,11 @@ pub(super) struct Block {
 }
 
 impl Encoding {
+    /// Whether its numbers are 16 bits or less, without a scale.
+    pub(super) fn is_narrow(self) -> bool {
+        matches!(self, Self::F16 | Self::Bf16 | Self::F8E4M3 | Self::F8E5M2 | Self::Synthetic)
+    }
+
     /// `None`: such tensors cannot be read, so nobody asks how they are laid out.
     pub(super) fn block(self) -> Option<Block> {
         let (n_values, n_bytes) = match self {

@@ -67,6 +67,11 @@ impl Checkpoint {
         self.fields.get(name)
     }
 
+    /// Whether 16 bits hold each of a tensor's numbers.
+    pub(crate) fn is_narrow(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some_and(|stored| stored.encoding.is_narrow())
+    }
+
     /// Whether a tensor is written like one of another file, byte for byte.
     pub(crate) fn has_same(&self, name: &str, other: &Self, other_name: &str) -> bool {
         match (self.tensors.get(name), other.tensors.get(other_name)) {

@@ -16,6 +16,7 @@ use crate::control::{Control, Edges, Preprocessor};
 use crate::depth::DepthEstimator;
 use crate::engines::Parts;
 use crate::folder::Pipeline;
+use crate::precision::Role;
 use crate::residency::{Component, Residency, Resident};
 use crate::run::{Asked, Watch, clocked, in_range, placed};
 use crate::settings::Settings;
@@ -131,11 +132,15 @@ impl FluxEngine {
             settings: settings.overridden_by(&parts.own)?,
             clip_tokenizer: ClipTokenizer::open(files, "tokenizer")?,
             t5_tokenizer: T5Tokenizer::open(files, "tokenizer_2")?,
-            clip: residency
-                .component(files, "text_encoder", move |weights| ClipTextModel::new(&clip_config, weights))?,
-            t5: residency.component(files, "text_encoder_2", move |weights| T5Encoder::new(&t5_config, weights))?,
-            transformer: residency
-                .component(files, "transformer", move |weights| Flux::new(&transformer_config, weights))?,
+            clip: residency.component(files, "text_encoder", Role::Encoder, move |weights| {
+                ClipTextModel::new(&clip_config, weights)
+            })?,
+            t5: residency.component(files, "text_encoder_2", Role::Encoder, move |weights| {
+                T5Encoder::new(&t5_config, weights)
+            })?,
+            transformer: residency.component(files, "transformer", Role::Denoiser, move |weights| {
+                Flux::new(&transformer_config, weights)
+            })?,
             flux_config,
             codec: Codec::load(files, residency)?,
             schedule_config: prepare::schedule_config(files)?,

@@ -1,6 +1,7 @@
 //! Redux: what a vision tower sees in the reference, as tokens after the text's.
 
 use crate::cache::Fingerprint;
+use crate::precision::Role;
 use crate::residency::{Component, Residency, Resident};
 use crate::trace::{Prefixed, Trace};
 use crate::vision::FeatureExtractor;
@@ -39,10 +40,12 @@ impl Redux {
         }
         Ok(Self {
             feature_extractor,
-            image_encoder: residency
-                .component(files, "image_encoder", move |weights| SiglipVisionModel::new(&siglip_config, weights))?,
-            image_embedder: residency
-                .component(files, "image_embedder", move |weights| ReduxImageEncoder::new(&redux_config, weights))?,
+            image_encoder: residency.component(files, "image_encoder", Role::Encoder, move |weights| {
+                SiglipVisionModel::new(&siglip_config, weights)
+            })?,
+            image_embedder: residency.component(files, "image_embedder", Role::Encoder, move |weights| {
+                ReduxImageEncoder::new(&redux_config, weights)
+            })?,
         })
     }
 

@@ -12,6 +12,7 @@ mod stage;
 use crate::canvas::{Canvas, Frame};
 use crate::codec::Codec;
 use crate::folder::ModelIndex;
+use crate::precision::Role;
 use crate::residency::{Component, Residency, Resident};
 use crate::run::{Asked, Watch, clocked, placed};
 use crate::settings::Settings;
@@ -87,12 +88,13 @@ impl SdxlEngine {
             zeros_without_negative: index.force_zeros_for_empty_prompt,
             tokenizer: ClipTokenizer::open(files, "tokenizer")?,
             tokenizer_2: ClipTokenizer::open(files, "tokenizer_2")?,
-            text_encoder: residency
-                .component(files, "text_encoder", move |weights| ClipTextModel::new(&clip_config, weights))?,
-            text_encoder_2: residency.component(files, "text_encoder_2", move |weights| {
+            text_encoder: residency.component(files, "text_encoder", Role::Encoder, move |weights| {
+                ClipTextModel::new(&clip_config, weights)
+            })?,
+            text_encoder_2: residency.component(files, "text_encoder_2", Role::Encoder, move |weights| {
                 ClipTextModel::with_projection(&clip_2_config, weights)
             })?,
-            unet: residency.component(files, "unet", move |weights| UNet::new(&its_config, weights))?,
+            unet: residency.component(files, "unet", Role::Denoiser, move |weights| UNet::new(&its_config, weights))?,
             unet_config,
             codec: Codec::load(files, residency)?,
             schedule,

@@ -9,7 +9,7 @@ use imaging::Picture;
 use nn::files::ModelFiles;
 use pipelines::assembly::Lora;
 use pipelines::flux::FluxEngine;
-use pipelines::{Parts, Residency, load_weights};
+use pipelines::{Parts, Precision, Residency, load_weights};
 use std::sync::Arc;
 
 const BUDGET: u64 = 64 << 20;
@@ -46,8 +46,8 @@ fn plan(case: &str) -> Plan {
 #[track_caller]
 fn check(case: &str, load: impl Fn(&Arc<Residency>) -> Box<dyn Engine>, adapt: impl Fn(Plan) -> Plan, n_kept: u64) {
     let plan = adapt(plan(case));
-    let expected = painted(&mut *load(&Residency::unlimited()), &plan);
-    let residency = Residency::unlimited().with_cache(BUDGET);
+    let expected = painted(&mut *load(&Residency::unlimited(Precision::F32)), &plan);
+    let residency = Residency::unlimited(Precision::F32).with_cache(BUDGET);
     let mut engine = load(&residency);
     assert_eq!(painted(&mut *engine, &plan), expected, "{case}");
     let first = residency.cache_use();
@@ -93,14 +93,15 @@ fn whatever_differs_is_computed_anew() {
         Plan { source: Some(other_source), ..base.clone() },
     ];
     let lora = |scale| Lora { file: goldens().join("formats/lora_flux_kohya.safetensors"), scale };
-    let residency = Residency::unlimited().with_cache(BUDGET);
+    let residency = Residency::unlimited(Precision::F32).with_cache(BUDGET);
     for (model, loras) in [
         ("flux-dev-tiny", vec![]),
         ("flux-schnell-tiny", vec![]),
         ("flux-dev-tiny", vec![lora(1.0)]),
         ("flux-dev-tiny", vec![lora(0.5)]),
     ] {
-        let (mut ours, mut plain) = (engine(model, &loras, &residency), engine(model, &loras, &Residency::unlimited()));
+        let (mut ours, mut plain) =
+            (engine(model, &loras, &residency), engine(model, &loras, &Residency::unlimited(Precision::F32)));
         for (idx, plan) in plans.iter().enumerate() {
             assert_eq!(painted(&mut *ours, plan), painted(&mut *plain, plan), "{model}, {loras:?}, plan {idx}");
         }
@@ -110,9 +111,9 @@ fn whatever_differs_is_computed_anew() {
 #[test]
 fn a_small_cache_paints_the_same() {
     let plan = plan("flux_img2img");
-    let expected = painted(&mut *engine("flux-dev-tiny", &[], &Residency::unlimited()), &plan);
+    let expected = painted(&mut *engine("flux-dev-tiny", &[], &Residency::unlimited(Precision::F32)), &plan);
     for budget in [1, 3000, 20_000] {
-        let residency = Residency::unlimited().with_cache(budget);
+        let residency = Residency::unlimited(Precision::F32).with_cache(budget);
         let mut engine = engine("flux-dev-tiny", &[], &residency);
         for _ in 0..2 {
             assert_eq!(painted(&mut *engine, &plan), expected);
@@ -128,7 +129,7 @@ fn what_is_kept_needs_no_component() {
         nn::Weights::open(&files, component).unwrap().bytes_in_memory()
     });
     let largest = largest.into_iter().max().unwrap();
-    let residency = Residency::new(largest).with_cache(BUDGET);
+    let residency = Residency::new(largest, Precision::F32).with_cache(BUDGET);
     let mut engine = engine("flux-dev-tiny", &[], &residency);
     // Without a reference the transformer, and then the autoencoder that decodes, are all that a known text needs.
     let plan = Plan { source: None, ..plan("flux_img2img") };

@@ -9,7 +9,7 @@ use engine::{Engine, Fit, Plan, Unobserved};
 use imaging::Picture;
 use nn::files::ModelFiles;
 use pipelines::flux::FluxEngine;
-use pipelines::{Parts, Residency};
+use pipelines::{Parts, Precision, Residency};
 
 fn painted(case: &Case, plan: &Plan) -> Vec<Picture> {
     case.engine().run(plan, &mut Unobserved).unwrap().images
@@ -126,7 +126,7 @@ fn redux_needs_a_flux_model_beside_it() {
     let folder = |name: &str| ModelFiles::Folder(goldens().join("models").join(name));
     for base in [None, Some(folder("flux-kontext-tiny")), Some(folder("flux-redux-tiny"))] {
         let parts = Parts { own: folder("flux-redux-tiny"), base, companion: None };
-        let error = FluxEngine::load(ModelId::parse("redux").unwrap(), &parts, &Residency::unlimited())
+        let error = FluxEngine::load(ModelId::parse("redux").unwrap(), &parts, &Residency::unlimited(Precision::F32))
             .err()
             .unwrap()
             .to_string();

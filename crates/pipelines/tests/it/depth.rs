@@ -9,7 +9,7 @@ use hub::registry;
 use imaging::Picture;
 use nn::files::ModelFiles;
 use pipelines::depth::DepthEstimator;
-use pipelines::{Engines, Residency};
+use pipelines::{Engines, Precision, Residency};
 
 fn plan(source: Picture) -> Plan {
     Plan {
@@ -45,13 +45,14 @@ fn painted(engine: &mut dyn Engine, plan: &Plan) -> Picture {
 fn flux_depth_paints_under_the_depth_map_of_what_it_paints_over() {
     let folder = tempfile::tempdir().unwrap();
     let weights = [("flux-control-tiny", "flux-depth"), ("depth-anything-tiny", "depth-anything-v2-small")];
-    let engines = Engines::new(shelf(folder.path(), &weights), registry::built_in(), Residency::unlimited());
+    let engines =
+        Engines::new(shelf(folder.path(), &weights), registry::built_in(), Residency::unlimited(Precision::F32));
     let model = engines.model_for(&[ModelId::parse("flux-depth").unwrap()]).expect("usable");
     let mut engine = engines.load(&model).unwrap();
 
     let estimator = DepthEstimator::load(
         &ModelFiles::Folder(folder.path().join("depth-anything-v2-small")),
-        &Residency::unlimited(),
+        &Residency::unlimited(Precision::F32),
     )
     .unwrap();
     // A size of another shape, which is no multiple of anything: the map is that of the picture as it will be painted.
@@ -73,7 +74,7 @@ fn flux_depth_without_an_estimator_names_one() {
     let engines = Engines::new(
         shelf(folder.path(), &[("flux-control-tiny", "flux-depth")]),
         registry::built_in(),
-        Residency::unlimited(),
+        Residency::unlimited(Precision::F32),
     );
     let model = ModelId::parse("flux-depth").unwrap();
     assert_eq!(engines.model_for(std::slice::from_ref(&model)), None);
@@ -89,8 +90,8 @@ fn an_estimator_that_does_not_fit_fails_the_load() {
     let config = folder.path().join("depth-anything-v2-base/config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("\"num_hidden_layers\": 6", "\"num_hidden_layers\": 5")).unwrap();
-    let error =
-        Engines::new(shelf, registry::built_in(), Residency::unlimited()).load(&ModelId::parse("flux-depth").unwrap());
+    let error = Engines::new(shelf, registry::built_in(), Residency::unlimited(Precision::F32))
+        .load(&ModelId::parse("flux-depth").unwrap());
     let error = error.err().expect("refused").to_string();
     assert!(error.contains("model.safetensors do not fit: 18 unused: backbone.encoder.layer.5."), "{error}");
 }

@@ -10,7 +10,7 @@ use pipelines::assembly::{self, Lora, Opened};
 use pipelines::flux::FluxEngine;
 use pipelines::sdxl::SdxlEngine;
 use pipelines::tokenizer::{ClipTokenizer, T5Tokenizer};
-use pipelines::{Parts, Residency};
+use pipelines::{Parts, Precision, Residency};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -264,7 +264,7 @@ fn configurations_are_told_from_shapes() {
 
 fn engine(files: ModelFiles) -> FluxEngine {
     let parts = Parts { own: files, base: None, companion: None };
-    FluxEngine::load(ModelId::parse("loose").unwrap(), &parts, &Residency::unlimited()).unwrap()
+    FluxEngine::load(ModelId::parse("loose").unwrap(), &parts, &Residency::unlimited(Precision::F32)).unwrap()
 }
 
 fn plan(case: &Case) -> Plan {
@@ -285,7 +285,8 @@ fn a_checkpoint_of_sdxl_paints_what_its_folder_paints() {
     let case = Case::open("sdxl_img2img");
     let plan = Plan { steps: Some(2), strength: Some(1.0), size: None, ..plan(&Case::open("flux_img2img")) };
     let paint = |files: ModelFiles| {
-        let mut engine = SdxlEngine::load(ModelId::parse("loose").unwrap(), &files, &Residency::unlimited()).unwrap();
+        let mut engine =
+            SdxlEngine::load(ModelId::parse("loose").unwrap(), &files, &Residency::unlimited(Precision::F32)).unwrap();
         engine.run(&Plan { source: case.source(), ..plan.clone() }, &mut Unobserved).unwrap().images
     };
     assert!(paint(opened(dir.path())) == paint(ModelFiles::Folder(model("sdxl-tiny"))));
@@ -365,7 +366,7 @@ fn a_tensor_that_no_layer_takes_is_listed() {
     transformer.extend([ones("double_blocks.0.img_attn.extra.weight"), ones("scaled_fp8")]);
     write(&dir.path().join("a.safetensors"), &transformer);
     let parts = Parts { own: opened(dir.path()), base: None, companion: None };
-    let error = FluxEngine::load(ModelId::parse("loose").unwrap(), &parts, &Residency::unlimited())
+    let error = FluxEngine::load(ModelId::parse("loose").unwrap(), &parts, &Residency::unlimited(Precision::F32))
         .err()
         .expect("an error")
         .to_string();

@@ -10,7 +10,7 @@ use nn::files::ModelFiles;
 use pipelines::flux::FluxEngine;
 use pipelines::sdxl::SdxlEngine;
 use pipelines::trace::Trace;
-use pipelines::{Parts, Residency};
+use pipelines::{Parts, Precision, Residency};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ impl Case {
     pub(crate) fn sdxl(&self) -> SdxlEngine {
         let model = self.about["model"].as_str().unwrap();
         let files = ModelFiles::Folder(goldens().join("models").join(model));
-        SdxlEngine::load(ModelId::parse(model).unwrap(), &files, &Residency::unlimited()).unwrap()
+        SdxlEngine::load(ModelId::parse(model).unwrap(), &files, &Residency::unlimited(Precision::F32)).unwrap()
     }
 
     pub(crate) fn engine(&self) -> FluxEngine {
@@ -72,7 +72,7 @@ impl Case {
         } else {
             Parts { own: folder(model), base: None, companion: None }
         };
-        FluxEngine::load(ModelId::parse(model).unwrap(), &parts, &Residency::unlimited()).unwrap()
+        FluxEngine::load(ModelId::parse(model).unwrap(), &parts, &Residency::unlimited(Precision::F32)).unwrap()
     }
 
     /// A prior has turned the picture into tokens.

@@ -7,7 +7,7 @@ use engine::{Engine, EngineError, EngineSource, Unobserved};
 use hub::registry;
 use nn::Weights;
 use nn::files::ModelFiles;
-use pipelines::{Engines, Residency};
+use pipelines::{Engines, Precision, Residency};
 use std::sync::Arc;
 
 /// Twice the same model, as if two models had all of their components in common.
@@ -29,7 +29,7 @@ fn painted(engine: &mut dyn Engine) -> Vec<imaging::Picture> {
 #[test]
 fn components_in_common_are_in_memory_once() {
     let folder = tempfile::tempdir().unwrap();
-    let residency = Residency::unlimited();
+    let residency = Residency::unlimited(Precision::F32);
     let engines = Engines::new(shelf(folder.path(), &TWINS), registry::built_in(), Arc::clone(&residency));
     let mut dev = engines.load(&id("flux-dev")).unwrap();
     let alone = residency.bytes_loaded();
@@ -43,18 +43,18 @@ fn a_model_larger_than_its_budget_is_painted_with_part_by_part() {
     let folder = tempfile::tempdir().unwrap();
     let shelf = shelf(folder.path(), &TWINS);
     let largest = ["text_encoder", "text_encoder_2", "transformer", "vae"].map(bytes).into_iter().max().unwrap();
-    let residency = Residency::new(largest);
+    let residency = Residency::new(largest, Precision::F32);
     let engines = Engines::new(shelf.clone(), registry::built_in(), Arc::clone(&residency));
     let mut engine = engines.load(&id("flux-dev")).unwrap();
     assert_eq!(residency.bytes_loaded(), 0, "what does not fit at once is not read before it is wanted");
-    let whole = Engines::new(shelf.clone(), registry::built_in(), Residency::unlimited());
+    let whole = Engines::new(shelf.clone(), registry::built_in(), Residency::unlimited(Precision::F32));
     let expected = painted(&mut *whole.load(&id("flux-dev")).unwrap());
     for _ in 0..2 {
         assert_eq!(painted(&mut *engine), expected);
         assert!(residency.bytes_loaded() <= largest);
     }
 
-    let engines = Engines::new(shelf, registry::built_in(), Residency::new(largest - 1));
+    let engines = Engines::new(shelf, registry::built_in(), Residency::new(largest - 1, Precision::F32));
     let refusal = engines.usable(&[id("flux-dev")]).unwrap_err();
     assert!(refusal.starts_with("flux-dev is too large for this server"), "{refusal}");
     assert_eq!(engines.model_for(&[id("flux-dev")]), None);
