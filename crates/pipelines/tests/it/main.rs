@@ -6,6 +6,7 @@ mod depth;
 mod formats;
 mod golden;
 mod parity;
+mod precision;
 mod residency;
 mod sdxl;
 mod tokenizers;

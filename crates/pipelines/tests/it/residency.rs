@@ -60,5 +60,5 @@ fn a_model_larger_than_its_budget_is_painted_with_part_by_part() {
     assert_eq!(engines.model_for(&[id("flux-dev")]), None);
     let error = engines.load(&id("flux-dev")).err().expect("refused");
     let said = error.to_string();
-    assert!(matches!(error, EngineError::Weights(_)) && said.contains("the weights of transformer take"), "{said}");
+    assert!(matches!(error, EngineError::Weights(_)) && said.contains("the weights of vae take"), "{said}");
 }
