@@ -14,6 +14,8 @@ const N_SAMPLES: usize = 10;
 pub(crate) enum Work {
     /// Multiplications and additions in f32.
     F32(usize),
+    /// Multiplications and additions of bfloat16.
+    Bf16(usize),
     /// Multiplications and additions of 8-bit integers.
     Int8(usize),
     /// Bytes that must be read once and written once.
@@ -57,13 +59,14 @@ pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
 
 impl Work {
     fn told(self, seconds: f64) -> String {
-        let Peaks { f32, int8, copy, .. } = peaks();
+        let Peaks { f32, bf16, int8, copy } = peaks();
         let told = |done: usize, unit: &str, peak: Rate, what: &str| {
             let (rate, peak) = (done as f64 / seconds / 1e9, peak.all_threads);
             format!("{rate:.1} {unit}, {:.0}% of the {what} of {peak:.0} {unit}", 100.0 * rate / peak)
         };
         match self {
             Self::F32(operations) => told(operations, "GFLOP/s", f32, "f32 peak"),
+            Self::Bf16(operations) => told(operations, "GFLOP/s", bf16, "bf16 peak"),
             Self::Int8(operations) => told(operations, "GOP/s", int8, "int8 peak"),
             Self::Bytes(bytes) => told(bytes, "GB/s", copy, "copy bandwidth"),
         }
