@@ -1,10 +1,13 @@
 """Measures a trained model folder and paints its contact sheet.
 
-    python evaluate.py [--cache ../target/nano] [--model ../models/pentimento-nano] [--quick]
+    python evaluate.py [--cache ../target/nano] [--model ../models/pentimento-nano] [--quick] [--bfloat16]
 
 Prints, and writes to `<cache>/figures.json`: the autoencoder's PSNR on held-out pictures; how often a small style
-probe, trained on filtered training photographs only, recognizes the prompted style in repainted held-out photographs;
-and whether the distance to the input grows with `strength`. `--quick` paints the sheet only.
+probe, trained on training pictures only, recognizes the prompted style in repainted held-out photographs and drawings,
+and in filtered photographs that went through the autoencoder alone, which is the most that it could; how often a
+painted subject is found among twenty; whether the distance to the input grows with `strength`; and, if the control
+variant lies beside the model, how well it keeps to the edges. `--quick` paints the sheets only; `--bfloat16` multiplies
+matrices in bfloat16, faster and nearly the same.
 """
 
 import argparse
@@ -12,9 +15,10 @@ import json
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from diffusers import FluxImg2ImgPipeline
+from diffusers import FluxControlImg2ImgPipeline, FluxControlPipeline, FluxImg2ImgPipeline, FluxTransformer2DModel
 from PIL import Image, ImageDraw
 
 import prepare
@@ -45,6 +49,12 @@ SHEET_PROMPTS = [
 SHEET_STRENGTHS = [0.3, 0.45, 0.6, 0.75, 0.9, 1.0]
 DRAWING_PROMPTS = ["3d render", "flat icon", "black icon", "pencil sketch", "watercolour painting", "pixel art"]
 STRENGTHS = [0.2, 0.4, 0.6, 0.8, 1.0]
+# Among how many a subject has to be found.
+N_SUBJECTS = 20
+DRAWING_STRENGTH = 0.7
+CANNY_PROMPTS = ["ink drawing", "pencil sketch", "watercolour painting", "comic", "pop art", "blueprint"]
+# What the app of edges uses where a client is silent, and noise alone.
+CANNY_STRENGTHS = [0.7, 1.0]
 
 
 def main():
@@ -54,21 +64,36 @@ def main():
     parser.add_argument("--sheet", type=Path, default=None, help="default: <model>/contact-sheet.png")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--bfloat16", action="store_true")
     arguments = parser.parse_args()
+    with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bfloat16):
+        evaluate(arguments)
+
+
+def evaluate(arguments):
     torch.set_num_threads(arguments.threads)
     torch.set_grad_enabled(False)
+    torch.manual_seed(0)
     painter = Painter(arguments.model)
     photographs = held_out_photographs(arguments.cache)
     drawings = held_out_drawings(arguments.cache)
     contact_sheet(painter, photographs, drawings).quantize(192, dither=Image.Dither.NONE).save(
         arguments.sheet or arguments.model / "contact-sheet.png", optimize=True
     )
+    canny_folder = arguments.model.with_name("pentimento-nano-canny")
+    canny = CannyPainter(canny_folder, painter) if canny_folder.exists() else None
+    if canny:
+        canny_sheet(canny, photographs).quantize(192, dither=Image.Dither.NONE).save(
+            canny_folder / "contact-sheet.png", optimize=True
+        )
     if arguments.quick:
         return
     figures = {
         "autoencoder_psnr_db": {"photographs": psnr(painter, photographs), "drawings": psnr(painter, drawings)},
         **style_agreement(painter, photographs, arguments.cache),
+        **drawing_figures(painter, arguments.cache),
         **strength_growth(painter, photographs + drawings[::5]),
+        **(edge_figures(canny, photographs, arguments.cache) if canny else {}),
     }
     (arguments.cache / "figures.json").write_text(json.dumps(figures, indent=2))
     print(json.dumps(figures, indent=2))
@@ -81,8 +106,16 @@ class Painter:
         self.settings = json.loads((folder / "pentimento.json").read_text())
         self.pipeline = FluxImg2ImgPipeline.from_pretrained(folder, torch_dtype=torch.float32)
         self.pipeline.set_progress_bar_config(disable=True)
+        self.painted = {}
 
     def __call__(self, prompt, picture, strength=None, seed=0):
+        """Paints, or finds what was painted before: the sheet and the figures show many of the same pictures."""
+        key = (prompt, picture.tobytes(), strength, seed)
+        if key not in self.painted:
+            self.painted[key] = self.paint(prompt, picture, strength, seed)
+        return self.painted[key]
+
+    def paint(self, prompt, picture, strength, seed):
         height, width = picture.shape[:2]
         settings = self.settings
         result = self.pipeline(
@@ -99,6 +132,42 @@ class Painter:
             generator=torch.Generator().manual_seed(seed),
         )
         return np.asarray(result.images[0])
+
+
+class CannyPainter(Painter):
+    """The control variant: its transformer, and the other parts of the model that it belongs to."""
+
+    def __init__(self, folder, painter):
+        self.settings = json.loads((folder / "pentimento.json").read_text())
+        transformer = FluxTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+        names = ("scheduler", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+        parts = {**{name: getattr(painter.pipeline, name) for name in names}, "transformer": transformer}
+        self.from_noise, self.from_picture = FluxControlPipeline(**parts), FluxControlImg2ImgPipeline(**parts)
+        for pipeline in (self.from_noise, self.from_picture):
+            pipeline.set_progress_bar_config(disable=True)
+        self.painted = {}
+
+    def paint(self, prompt, picture, strength, seed):
+        """Without true guidance, which diffusers' control pipelines do not have."""
+        height, width = picture.shape[:2]
+        start = {} if strength == 1 else {"image": Image.fromarray(picture), "strength": strength}
+        result = (self.from_picture if start else self.from_noise)(
+            prompt,
+            control_image=Image.fromarray(edges(picture)),
+            height=height,
+            width=width,
+            num_inference_steps=self.settings["default_steps"],
+            guidance_scale=self.settings["default_guidance_scale"],
+            max_sequence_length=self.settings["max_sequence_length"],
+            generator=torch.Generator().manual_seed(seed),
+            **start,
+        )
+        return np.asarray(result.images[0])
+
+
+def edges(picture):
+    """The control picture that the server makes."""
+    return np.repeat(cv2.Canny(picture, 50, 200)[..., None], 3, 2)
 
 
 def held_out_photographs(cache):
@@ -135,6 +204,20 @@ def contact_sheet(painter, photographs, drawings):
     return laid_out(rows)
 
 
+def canny_sheet(canny, photographs):
+    """Rows of a control picture and what was painted under it, from the photograph and from noise."""
+    return laid_out(
+        [
+            [
+                (edges(photograph), "edges"),
+                *((canny(prompt, photograph, strength), f"{prompt} {strength}") for prompt in CANNY_PROMPTS),
+            ]
+            for photograph in photographs
+            for strength in CANNY_STRENGTHS
+        ]
+    )
+
+
 def styled(painter, picture, prompts):
     return [(picture, "input"), *((painter(prompt, picture), prompt) for prompt in prompts)]
 
@@ -160,12 +243,20 @@ def shrunk(picture, side):
 
 def psnr(painter, pictures):
     """The mean PSNR in dB of encoding and decoding, pixels in 0..1."""
-    vae, values = painter.pipeline.vae, []
-    for picture in pictures:
-        source = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    errors = [((coded(painter, picture) / 255.0 - picture / 255.0) ** 2).mean() for picture in pictures]
+    return round(float(np.mean(-10 * np.log10(errors))), 2)
+
+
+def coded(painter, picture):
+    """The picture, encoded and decoded."""
+    vae = painter.pipeline.vae
+    source = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    with torch.autocast("cpu", enabled=False):
         result = vae.decode(vae.encode(source).latent_dist.mean).sample.clamp(-1, 1)
-        values.append(10 * np.log10(4 / float(((result - source) ** 2).mean())))
-    return round(float(np.mean(values)), 2)
+    return ((result[0].permute(1, 2, 0).numpy() + 1) * 127.5 + 0.5).astype(np.uint8)
+
+
+PHOTO_BUCKETS = ("photos-256x256", "photos-208x304", "photos-304x208")
 
 
 # The style probe -----------------------------------------------------------------------------------------------------
@@ -174,7 +265,7 @@ def psnr(painter, pictures):
 def style_agreement(painter, photographs, cache):
     """The share of repainted held-out photographs in which the probe sees the prompted style, and the probe's own."""
     names = list(styles.WORDINGS)
-    probe = train_probe(names, cache)
+    probe = train_probe(names, PHOTO_BUCKETS, cache)
     rng = np.random.default_rng(7)
     real = [
         (styles.apply(name, photograph, rng), name) for photograph in photographs for name in names for _ in range(3)
@@ -189,6 +280,7 @@ def style_agreement(painter, photographs, cache):
         right[name] += guess == name
     return {
         "probe_on_real_filtered_photographs": agreement(probe, real),
+        "probe_on_them_encoded_and_decoded": agreement(probe, [(coded(painter, p), name) for p, name in real[::3]]),
         "style_agreement": agreement(probe, painted),
         "style_agreement_of_the_untouched_input": agreement(probe, untouched),
         "styles_never_recognized": [name for name in names if name != "photo" and right[name] == 0],
@@ -201,13 +293,13 @@ def agreement(probe, labelled):
     return round(float(np.mean([guess == name for guess, (_, name) in zip(guesses, labelled)])), 3)
 
 
-def train_probe(names, cache):
-    """A small network over color and gradient statistics, trained on the filtered photographs of the training set."""
+def train_probe(names, buckets, cache):
+    """A small network over color and gradient statistics, trained on the training pictures of these styles."""
     inputs, labels = [], []
-    for bucket in ("photos-256x256", "photos-208x304", "photos-304x208"):
+    for bucket in buckets:
         pictures = np.load(cache / f"pictures/{bucket}.npy", mmap_mode="r")
         for index, record in enumerate(json.loads((cache / f"pictures/{bucket}.json").read_text())):
-            if record["style"] != "photo" or index % 3 == 0:
+            if record["style"] in names and (record["style"] != "photo" or index % 3 == 0):
                 inputs.append(statistics(pictures[index]))
                 labels.append(names.index(record["style"]))
     inputs, labels = torch.tensor(np.array(inputs), dtype=torch.float32), torch.tensor(labels)
@@ -252,6 +344,114 @@ def statistics(picture):
         ]
     )
     return np.concatenate([np.ravel(value) for value in values])
+
+
+# Drawings ------------------------------------------------------------------------------------------------------------
+
+
+def drawing_figures(painter, cache):
+    """Held-out drawings in another set's style, and training subjects from noise: style, and subject among twenty."""
+    names = list(sources.DRAWING_SETS)
+    probe = train_probe(names, ["drawings-128x128"], cache)
+    held_out = drawings_by_subject(cache, "held-out-drawings")
+    real = [(picture, style) for looks in held_out for style, (picture, _) in looks.items()]
+    restyled, found, found_real = [], [], []
+    for index, looks in enumerate(held_out):
+        source, wanted = (list(looks)[(index + shift) % len(looks)] for shift in (0, 1))
+        prompt = sources.DRAWING_SETS[wanted][2][0]
+        painted = painter(prompt, looks[source][0], DRAWING_STRENGTH)
+        restyled.append((painted, wanted))
+        others = [other[wanted][0] for other in neighbors(held_out, index) if wanted in other]
+        found.append(is_found(painted, looks[wanted][0], others))
+        found_real.append(is_found(looks[source][0], looks[wanted][0], others))
+    created, created_found = [], []
+    training = drawings_by_subject(cache, "drawings-128x128")[:: len(sources.DRAWING_SETS) * 4][: 3 * N_SUBJECTS]
+    blank = np.full((prepare.DRAWING_SIDE, prepare.DRAWING_SIDE, 3), 255, np.uint8)
+    for index, looks in enumerate(training):
+        wanted = list(looks)[index % len(looks)]
+        picture, subject = looks[wanted]
+        painted = painter(f"{sources.DRAWING_SETS[wanted][2][0]} of {subject}", blank, 1.0, seed=index)
+        created.append((painted, wanted))
+        others = [other[wanted][0] for other in neighbors(training, index) if wanted in other]
+        created_found.append(is_found(painted, picture, others))
+    return {
+        "drawing_probe_on_real_held_out_drawings": agreement(probe, real),
+        "drawings_restyled_at_0.7": {
+            "style_agreement": agreement(probe, restyled),
+            "subject_found_among_20": round(float(np.mean(found)), 3),
+            "subject_found_in_the_untouched_input": round(float(np.mean(found_real)), 3),
+        },
+        "drawings_from_noise": {
+            "style_agreement": agreement(probe, created),
+            "subject_found_among_20": round(float(np.mean(created_found)), 3),
+        },
+    }
+
+
+def drawings_by_subject(cache, name):
+    """One `{set: (picture, subject)}` a subject."""
+    pictures = np.load(cache / f"pictures/{name}.npy", mmap_mode="r")
+    subjects = {}
+    for index, record in enumerate(json.loads((cache / f"pictures/{name}.json").read_text())):
+        if record["style"] in sources.DRAWING_SETS:
+            looks = subjects.setdefault(record["group"], {})
+            looks[record["style"]] = (np.asarray(pictures[index]), record["subjects"][0])
+    return list(subjects.values())
+
+
+def neighbors(subjects, index):
+    """So many other subjects that there are `N_SUBJECTS` with this one."""
+    return [subjects[(index + 1 + offset) % len(subjects)] for offset in range(N_SUBJECTS - 1)]
+
+
+def is_found(painted, right, others):
+    """Whether the right drawing is more alike in shape than all others."""
+    likeness = [float((shape(painted) * shape(drawing)).sum()) for drawing in (right, *others)]
+    return likeness[0] > max(likeness[1:])
+
+
+def shape(picture):
+    """Where a drawing differs from its background, 16 x 16, centered, of mean 0 and length 1."""
+    source = picture.astype(np.float32)
+    border = np.concatenate([source[0], source[-1], source[:, 0], source[:, -1]])
+    mask = np.abs(source - np.median(border, 0)).sum(2)
+    moments = cv2.moments(mask)
+    if moments["m00"] > 0:
+        move = [mask.shape[1] / 2 - moments["m10"] / moments["m00"], mask.shape[0] / 2 - moments["m01"] / moments["m00"]]
+        mask = cv2.warpAffine(mask, np.float32([[1, 0, move[0]], [0, 1, move[1]]]), mask.shape[::-1])
+    small = cv2.resize(mask, (16, 16), interpolation=cv2.INTER_AREA)
+    small -= small.mean()
+    return small / (np.linalg.norm(small) + 1e-6)
+
+
+# Strength and edges --------------------------------------------------------------------------------------------------
+
+
+def edge_figures(canny, photographs, cache):
+    """Of the control picture's edges, those that the painted picture has within two pixels; another's, for chance."""
+    probe = train_probe(list(styles.WORDINGS), PHOTO_BUCKETS, cache)
+    names = {wordings[0]: name for name, wordings in styles.WORDINGS.items()}
+    figures = {}
+    for strength in CANNY_STRENGTHS:
+        kept, chance, painted = [], [], []
+        for index, photograph in enumerate(photographs):
+            for prompt in CANNY_PROMPTS:
+                result = canny(prompt, photograph, strength)
+                painted.append((result, names[prompt]))
+                kept.append(edges_kept(photograph, result))
+                chance.append(edges_kept(photographs[index - 1], result))
+        figures[f"canny_at_{strength}"] = {
+            "edges_kept": round(float(np.mean(kept)), 3),
+            "edges_of_another_photograph": round(float(np.mean(chance)), 3),
+            "style_agreement": agreement(probe, painted),
+        }
+    return figures
+
+
+def edges_kept(control, painted):
+    wanted = cv2.Canny(control, 50, 200) > 0
+    there = cv2.dilate(cv2.Canny(painted, 50, 200), np.ones((5, 5), np.uint8)) > 0
+    return float((wanted & there).sum() / max(wanted.sum(), 1))
 
 
 def strength_growth(painter, pictures):

@@ -3,6 +3,9 @@
     python train.py latents
     python train.py decoder --minutes 10
     python train.py transformer --minutes 48 --workers 2
+    python train.py restyle --minutes 60 --workers 2
+    python train.py edges
+    python train.py canny --minutes 60 --workers 2
     python train.py export
 
 Stages read `<cache>/pictures` (see prepare.py) and write `<cache>/checkpoints` and `<cache>/latents`. A budget counts
@@ -24,6 +27,7 @@ from pathlib import Path
 # Threads that wait by spinning starve each other on a CPU that other programs share. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
@@ -34,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 CHECKPOINT_SECONDS = 120
 REPORT_STEPS = 50
 AVERAGING_STEPS = 8
+EMA_STEPS = 4
 TEXT_DROPPED = 0.1
 # How often the noisy input is made from another look of the same picture; otherwise it is plain flow matching.
 RESTYLED = 0.6
@@ -51,13 +56,32 @@ CURRICULUM = [
         },
     ),
 ]
+# The buckets of the stage that only learns to restyle, and which of its batches are crops of `CROP_TOKENS` a side: more
+# pictures, and with them more styles, for the same number of tokens.
+RESTYLE_SHARES = {
+    "drawings-128x128": 0.15,
+    "photos-256x256": 0.4,
+    "photos-208x304": 0.25,
+    "photos-304x208": 0.2,
+}
+RESTYLE_CROPPED = 0.65
+CROP_TOKENS = 12
+# Crops lie on this grid, three tokens or 48 pixels, which is where the grids of mosaic, pixels and blueprint meet.
+CROP_GRID = 3
+# How often a style is a target, against 1 of the others: these were still too weak after the first stage, and nobody
+# asks for a plain photograph.
+STYLE_WEIGHTS = {
+    **dict.fromkeys(("pencil", "charcoal", "oil", "comic", "popart", "poster"), 2.0),
+    **dict.fromkeys(("glass", "pixel", "lowpoly", "dots", "chalk", "pastel"), 2.0),
+    "photo": 0.3,
+}
 # Image tokens in a batch, whatever their bucket.
-BATCH_TOKENS = 64 * 16
+BATCH_TOKENS = 64 * 18
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["latents", "decoder", "transformer", "export"])
+    parser.add_argument("stage", choices=["latents", "decoder", "transformer", "restyle", "edges", "canny", "export"])
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--cache", type=Path, default=HERE.parent / "target/nano")
     parser.add_argument("--model", type=Path, default=HERE.parent / "models/pentimento-nano")
@@ -79,9 +103,16 @@ def work(rank, arguments):
     torch.manual_seed(arguments.seed)
     if arguments.workers > 1:
         torch.distributed.init_process_group("gloo", rank=rank, world_size=arguments.workers)
-    {"latents": cache_latents, "decoder": train_decoder, "transformer": train_transformer, "export": export}[
-        arguments.stage
-    ](arguments)
+    stages = {
+        "latents": cache_latents,
+        "decoder": train_decoder,
+        "transformer": train_transformer,
+        "restyle": train_restyle,
+        "edges": cache_edges,
+        "canny": train_canny,
+        "export": export,
+    }
+    stages[arguments.stage](arguments)
 
 
 class Run:
@@ -126,10 +157,10 @@ class Run:
             self.progress = self.spent / self.budget
         elif self.step % AVERAGING_STEPS == 0:
             self.average_workers()
-        decay = min(self.ema_decay, self.step / (self.step + 9))
-        with torch.no_grad():
-            for average, value in zip(self.averaged.parameters(), self.modules.parameters()):
-                average.lerp_(value, 1 - decay)
+        if self.step % EMA_STEPS == 0:
+            decay = min(self.ema_decay, self.step / (self.step + 9)) ** EMA_STEPS
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.averaged.parameters()), list(self.modules.parameters()), 1 - decay)
 
     @torch.no_grad()
     def average_workers(self):
@@ -312,9 +343,11 @@ class Painter(torch.nn.Module):
 class Bucket:
     """The latents of one picture size, their prompts as token ids, and which pictures belong together."""
 
+    edges = None
+
     def __init__(self, name, cache, statistics, clip_tokenizer, t5_tokenizer):
-        latents = torch.from_numpy(np.load(cache / "latents" / f"{name}.npy"))
-        self.tokens = pack((latents.float() - statistics["shift_factor"]) * statistics["scaling_factor"]).half()
+        latents = np.load(cache / "latents" / f"{name}.npy")
+        self.tokens = normalized(latents, statistics)
         self.height, self.width = latents.shape[2] // 2, latents.shape[3] // 2
         records = json.loads((cache / "pictures" / f"{name}.json").read_text())
         self.n_prompts = len(records[0]["prompts"])
@@ -326,6 +359,12 @@ class Bucket:
         group = np.array([record["group"] for record in records])
         self.first = np.searchsorted(group, group)
         self.size = np.searchsorted(group, group, side="right") - self.first
+        weights = np.array([STYLE_WEIGHTS.get(record["style"], 1.0) for record in records])
+        self.weights = weights / weights.sum()
+        edges = cache / "latents" / f"{name}-edges.npy"
+        if edges.exists():
+            self.edges = normalized(np.load(edges), statistics)
+            self.group = np.unique(group, return_inverse=True)[1]
 
     def draw(self, rng, device):
         """A batch: target tokens, source tokens of the same group, and token ids of the target's prompt."""
@@ -335,6 +374,35 @@ class Bucket:
         source = np.where(rng.random(n_batch) < RESTYLED, other, target)
         # Photographs come first in their groups and are what people bring, so half of the sources are.
         source = np.where((source != target) & (rng.random(n_batch) < 0.5), self.first[target], source)
+        return self.batch(target, source, rng, device)
+
+    def draw_restyled(self, rng, device):
+        """As `draw`, nearly always from a photograph to a style, perhaps cropped: `(batch, edges, (height, width))`.
+
+        The edges, `None` if there are none, are those of the first picture of the group, the photograph.
+        """
+        cropped = min(self.height, self.width) >= CROP_TOKENS and rng.random() < RESTYLE_CROPPED
+        height, width = (CROP_TOKENS, CROP_TOKENS) if cropped else (self.height, self.width)
+        n_batch = max(1, BATCH_TOKENS // (height * width))
+        target = rng.choice(len(self.tokens), size=n_batch, p=self.weights)
+        choice = rng.random(n_batch)
+        other = self.first[target] + rng.integers(self.size[target])
+        source = np.where(choice < 0.8, self.first[target], np.where(choice < 0.9, other, target))
+        top, left = (
+            CROP_GRID * int(rng.integers((whole - side) // CROP_GRID + 1))
+            for whole, side in ((self.height, height), (self.width, width))
+        )
+
+        def crop(tokens):
+            grid = tokens.unflatten(1, (self.height, self.width))
+            return grid[:, top : top + height, left : left + width].flatten(1, 2)
+
+        target_tokens, source_tokens, clip_ids, t5_ids = self.batch(target, source, rng, device)
+        edges = None if self.edges is None else crop(self.edges[self.group[target]].float()).to(device)
+        return (crop(target_tokens), crop(source_tokens), clip_ids, t5_ids), edges, (height, width)
+
+    def batch(self, target, source, rng, device):
+        n_batch = len(target)
         prompt = np.where(
             rng.random(n_batch) < TEXT_DROPPED,
             len(self.t5_ids) - 1,
@@ -349,6 +417,11 @@ class Bucket:
                 self.t5_ids[prompt],
             )
         ]
+
+
+def normalized(latents, statistics):
+    """Stored latents as the transformer's tokens."""
+    return pack((torch.from_numpy(latents).float() - statistics["shift_factor"]) * statistics["scaling_factor"]).half()
 
 
 def pack(latents):
@@ -400,6 +473,147 @@ def train_transformer(arguments):
     run.save()
 
 
+def train_restyle(arguments):
+    """Goes on from the transformer's checkpoint with restyling alone, at the noise levels of the sampler's first steps."""
+    tokenizers = models.load_tokenizers(tokenizer_folder(arguments.cache))
+    statistics = json.loads((arguments.cache / "latents/statistics.json").read_text())
+    buckets = {name: Bucket(name, arguments.cache, statistics, *tokenizers) for name in RESTYLE_SHARES}
+    painter = Painter(*tokenizers)
+    painter.load_state_dict(
+        torch.load(arguments.cache / "checkpoints/transformer.pt", map_location="cpu", weights_only=True)["modules"]
+    )
+    run = Run("restyle", painter.to(arguments.device), arguments, learning_rate=7e-4, ema_decay=0.998)
+    n_seen = 0
+    while run.progress < 1:
+        bucket = buckets[run.rng.choice(list(RESTYLE_SHARES), p=list(RESTYLE_SHARES.values()))]
+        (target, source, clip_ids, t5_ids), _, (height, width) = bucket.draw_restyled(run.rng, arguments.device)
+        noisy, velocity, sigma, weight = noised_at_the_start(target, source)
+        guidance = 1 + 6 * torch.rand(len(target), device=arguments.device)
+        with mixed_precision(arguments.device):
+            predicted = painter(noisy, sigma, guidance, clip_ids, t5_ids, height, width)
+        loss = (weight * (predicted - velocity) ** 2).mean()
+        run.update(loss)
+        n_seen += len(target)
+        run.report(loss.detach(), f"{n_seen} samples in this run")
+    run.save()
+
+
+def noised_at_the_start(target, source, plain_mean=-0.3):
+    """As `noised`, with what decides at a moderate strength: low starts, and half of all steps at the start itself.
+
+    There the velocity holds no unknown noise, only the way from the picture to its other look, so that a step teaches
+    more. Later steps see what the first ones have left; their weight falls because their velocity is mostly unknown.
+    `plain_mean` moves the noise levels of plain flow matching, before the sigmoid.
+    """
+    noise = torch.randn_like(target)
+    shape, device = (len(target), 1, 1), target.device
+    restyled = (source != target).flatten(1).any(1).view(shape)
+    high = torch.rand(shape, device=device) < 0.2
+    start = torch.where(high, 0.2 + 0.8 * torch.rand(shape, device=device), 0.2 + 0.35 * torch.rand(shape, device=device))
+    walked = torch.where(
+        torch.rand(shape, device=device) < 0.5,
+        torch.ones(shape, device=device),
+        torch.rand(shape, device=device).clamp(min=0.03) ** 0.7,
+    )
+    plain = torch.sigmoid(torch.randn(shape, device=device) + plain_mean)
+    start = torch.where(restyled, start, torch.ones_like(start))
+    sigma = torch.where(restyled, start * walked, plain)
+    begun = start * noise + (1 - start) * torch.where(restyled, source, target)
+    noisy = target + (sigma / start) * (begun - target)
+    weight = start**2 / (start**2 + 0.1) * torch.where(restyled, 0.25 + 0.75 * walked, torch.ones_like(walked))
+    return noisy, (begun - target) / start, sigma.flatten(), weight
+
+
+# The control variant --------------------------------------------------------------------------------------------------
+
+
+def cache_edges(arguments):
+    """Encodes the edges of the first picture of every group, found as the server finds them."""
+    vae = models.autoencoder()
+    vae.encoder.load_state_dict(torch.load(arguments.cache / "checkpoints/encoder.pt", weights_only=True))
+    encode = linear_encoder(vae, np.random.default_rng(arguments.seed))
+    for name in RESTYLE_SHARES:
+        pictures = np.load(arguments.cache / "pictures" / f"{name}.npy", mmap_mode="r")
+        records = json.loads((arguments.cache / "pictures" / f"{name}.json").read_text())
+        firsts = np.unique([record["group"] for record in records], return_index=True)[1]
+        found = (cv2.Canny(np.ascontiguousarray(pictures[index]), 50, 200) for index in firsts)
+        latents = [encode(scaled(np.repeat(edges[None, ..., None], 3, 3))).astype(np.float16) for edges in found]
+        np.save(arguments.cache / "latents" / f"{name}-edges.npy", np.concatenate(latents))
+        print(name, len(firsts), flush=True)
+
+
+def linear_encoder(vae, rng):
+    """The written encoder as what it is, one matrix for every block of 8 x 8 pixels: much faster than its network."""
+
+    def blocks_of(pictures):
+        n, height, width, _ = pictures.shape
+        grid = pictures.reshape(n, height // 8, 8, width // 8, 8, 3).transpose(0, 1, 3, 2, 4, 5)
+        return np.concatenate([grid.reshape(n, height // 8, width // 8, 192), np.ones_like(grid[..., 0, 0, :1])], -1)
+
+    noise = rng.uniform(-1, 1, (16, 64, 64, 3)).astype(np.float32)
+    with torch.no_grad():
+        latents = vae.encode(torch.from_numpy(noise).permute(0, 3, 1, 2)).latent_dist.mean.permute(0, 2, 3, 1).numpy()
+    blocks = blocks_of(noise).reshape(-1, 193)
+    matrix, *_ = np.linalg.lstsq(blocks, latents.reshape(-1, latents.shape[-1]), rcond=None)
+    difference = np.abs(blocks @ matrix - latents.reshape(-1, latents.shape[-1])).max()
+    assert difference < 0.05, f"the encoder is not linear: it differs by {difference}"
+    return lambda pictures: (blocks_of(pictures) @ matrix).transpose(0, 3, 1, 2)
+
+
+def train_canny(arguments):
+    """Goes on from the restyled model with channels for a control picture, which half of the samples leave empty.
+
+    One run so trains both variants: without those channels it is the plain model, and all but the first layer's half
+    is common to both, so that the text encoders fit both, too.
+    """
+    tokenizers = models.load_tokenizers(tokenizer_folder(arguments.cache))
+    statistics = json.loads((arguments.cache / "latents/statistics.json").read_text())
+    buckets = {name: Bucket(name, arguments.cache, statistics, *tokenizers) for name in RESTYLE_SHARES}
+    painter = load_averaged("restyle", Painter(*tokenizers), arguments.cache).requires_grad_(True)
+    painter.transformer = with_control(painter.transformer)
+    run = Run("canny", painter.to(arguments.device), arguments, learning_rate=6e-4, ema_decay=0.998)
+    n_seen = 0
+    while run.progress < 1:
+        bucket = buckets[run.rng.choice(list(RESTYLE_SHARES), p=list(RESTYLE_SHARES.values()))]
+        (target, source, clip_ids, t5_ids), edges, (height, width) = bucket.draw_restyled(run.rng, arguments.device)
+        controlled = torch.rand(len(target), 1, 1, device=target.device) < 0.5
+        # Of those under edges, half begin with noise alone, the rest with the noised photograph.
+        from_noise = controlled & (torch.rand(len(target), 1, 1, device=target.device) < 0.5)
+        noisy, velocity, sigma, weight = noised_at_the_start(
+            target, torch.where(from_noise, target, source), plain_mean=0.8
+        )
+        guidance = 1 + 34 * torch.rand(len(target), device=arguments.device)
+        noisy = torch.cat([noisy, edges * controlled], 2)
+        with mixed_precision(arguments.device):
+            predicted = painter(noisy, sigma, guidance, clip_ids, t5_ids, height, width)
+        loss = (weight * (predicted - velocity) ** 2).mean()
+        run.update(loss)
+        n_seen += len(target)
+        run.report(loss.detach(), f"{n_seen} samples in this run")
+    run.save()
+
+
+def with_control(transformer):
+    """A copy that also takes a control picture's 64 channels, at first without any effect."""
+    controlled = models.transformer(n_control=64)
+    state = transformer.state_dict()
+    weight = state["x_embedder.weight"]
+    state["x_embedder.weight"] = torch.cat([weight, torch.zeros_like(weight)], 1)
+    controlled.load_state_dict(state)
+    return controlled.train()
+
+
+def without_control(controlled, painter):
+    """Loads `painter` with what is left of `controlled` where no control picture is given."""
+    state = controlled.state_dict()
+    state["transformer.x_embedder.weight"] = state["transformer.x_embedder.weight"][:, :64]
+    painter.load_state_dict(state)
+    return painter
+
+
+# Noise ---------------------------------------------------------------------------------------------------------------
+
+
 def noised(target, source):
     """Noisy tokens, the velocity to learn, the noise level and the weight of the loss.
 
@@ -440,28 +654,45 @@ def tokenizer_folder(cache):
 
 
 def export(arguments):
-    """Writes the averaged weights, untrained ones where a stage has no checkpoint yet; replaces each file at once."""
+    """Writes the averaged weights, untrained ones where a stage has no checkpoint yet; replaces each file at once.
+
+    The control variant's folder, beside the model's, has only what differs: the rest is the model's own.
+    """
     tokenizers = models.load_tokenizers(tokenizer_folder(arguments.cache))
     statistics_file = arguments.cache / "latents/statistics.json"
     statistics = json.loads(statistics_file.read_text()) if statistics_file.exists() else {}
     vae, painter = models.autoencoder(**statistics), Painter(*tokenizers)
     with contextlib.suppress(FileNotFoundError):
         vae.encoder.load_state_dict(torch.load(arguments.cache / "checkpoints/encoder.pt", weights_only=True))
-    for name, module in [("decoder", vae.decoder), ("transformer", painter)]:
+    # The last stage that there is goes over the ones before it.
+    for name, module in [("decoder", vae.decoder), ("transformer", painter), ("restyle", painter)]:
         with contextlib.suppress(FileNotFoundError):
             load_averaged(name, module, arguments.cache)
-    partial = arguments.cache / "export"
+    controlled = Painter(*tokenizers)
+    controlled.transformer = models.transformer(n_control=64)
+    with contextlib.suppress(FileNotFoundError):
+        painter = without_control(load_averaged("canny", controlled, arguments.cache), Painter(*tokenizers))
+        parts = (painter.clip, painter.t5, *tokenizers)
+        canny = models.control_pipeline(vae, controlled.transformer, *parts)
+        folder = arguments.model.with_name(models.CANNY_DEFAULTS["name"])
+        write_folder(canny, models.CANNY_DEFAULTS, folder, arguments.cache, components=["transformer"])
+    nano = models.pipeline(vae, painter.transformer, painter.clip, painter.t5, *tokenizers)
+    write_folder(nano, models.DEFAULTS, arguments.model, arguments.cache)
+
+
+def write_folder(pipeline, settings, folder, cache, components=None):
+    """Writes a pipeline's files, or of its components only these, each replaced at once."""
+    partial = cache / "export"
     shutil.rmtree(partial, ignore_errors=True)
-    models.pipeline(vae, painter.transformer, painter.clip, painter.t5, *tokenizers).to(torch.float16).save_pretrained(
-        partial
-    )
+    pipeline.to(torch.float16).save_pretrained(partial)
     for name in ("tokenizer", "tokenizer_2"):
         shutil.rmtree(partial / name)
-        shutil.copytree(tokenizer_folder(arguments.cache) / name, partial / name)
-    (partial / "pentimento.json").write_text(json.dumps(models.DEFAULTS, indent=2) + "\n")
+        shutil.copytree(tokenizer_folder(cache) / name, partial / name)
+    (partial / "pentimento.json").write_text(json.dumps(settings, indent=2) + "\n")
     for path in partial.rglob("*"):
-        if path.is_file():
-            target = arguments.model / path.relative_to(partial)
+        relative = path.relative_to(partial)
+        if path.is_file() and (components is None or len(relative.parts) == 1 or relative.parts[0] in components):
+            target = folder / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target.with_name(target.name + ".partial"))
             os.replace(target.with_name(target.name + ".partial"), target)
