@@ -14,9 +14,11 @@ use domain::quantity::Size;
 use engine::{Engine, EngineError, Fit, Plan, Timings, Unobserved};
 use imaging::Picture;
 use nn::peak::Peaks;
+use pipelines::Residency;
 use pipelines::stage::{Stage, Staged};
 use pipelines::synthetic::{self, Preset};
 use report::{Report, Setting};
+use std::sync::Arc;
 
 /// Measurements of the machine's peaks, of which the best counts.
 const PEAK_TRIES: usize = 3;
@@ -55,7 +57,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let progress = Progress::begin("loading the weights".to_owned());
-    let mut subject = Subject::load(args)?;
+    let residency = args.memory.residency();
+    let residency = if args.only.is_some() { residency.reading_late() } else { residency };
+    let mut subject = Subject::load(args, &residency)?;
     let plan = plan(args);
     let mut runs = Vec::new();
     for run in 0..=args.runs {
@@ -69,6 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let setting = Setting {
         model: subject.model().as_str(),
         precision: args.memory.precision().as_str(),
+        precisions: residency.precisions(),
         size: args.size,
         steps: args.steps,
     };
@@ -86,17 +91,17 @@ enum Subject {
 }
 
 impl Subject {
-    fn load(args: &Args) -> Result<Self, Failure> {
-        let residency = args.memory.residency();
-        let synthetic = |preset, residency| synthetic::load(preset, &residency).map_err(Failure::because);
+    fn load(args: &Args, residency: &Arc<Residency>) -> Result<Self, Failure> {
+        let synthetic = |preset| synthetic::load(preset, residency).map_err(Failure::because);
         match (args.synthetic, args.only) {
-            (Some(preset), Some(stage)) => Ok(Self::Part(synthetic(preset, residency.reading_late())?, stage)),
-            (Some(preset), None) => Ok(Self::Whole(synthetic(preset, residency)?)),
+            (Some(preset), Some(stage)) => Ok(Self::Part(synthetic(preset)?, stage)),
+            (Some(preset), None) => Ok(Self::Whole(synthetic(preset)?)),
             (None, _) => {
                 let catalogue = hub::catalogue::built_in();
                 let app = catalogue.by_slug("flux-dev");
                 let app = app.ok_or_else(|| Failure::because("the catalogue has no flux-dev"))?;
                 let (weights, data, remote) = (&args.weights, &args.data, Remote::none());
+                let residency = Arc::clone(residency);
                 let places = Places { weights, data, loras: &[], residency, remote, allowed: &[] };
                 weights::engine_for(app, places).map(Self::Whole)
             }

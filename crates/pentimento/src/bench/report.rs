@@ -5,6 +5,7 @@ use domain::quantity::Size;
 use engine::{Operations, Timings};
 use nn::peak::Peaks;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What was measured.
@@ -19,7 +20,10 @@ pub(super) struct Report<'a> {
 /// What was painted, and with what.
 pub(super) struct Setting<'a> {
     pub(super) model: &'a str,
+    /// As it was asked for.
     pub(super) precision: &'a str,
+    /// What each component multiplies in.
+    pub(super) precisions: BTreeMap<String, &'static str>,
     pub(super) size: Size,
     pub(super) steps: u32,
 }
@@ -39,7 +43,7 @@ impl Report<'_> {
         let of = |value: &dyn Fn(&Stage) -> Value| -> Map<String, Value> {
             stages.iter().map(|stage| (stage.name.to_owned(), value(stage))).collect()
         };
-        let Setting { model, precision, size, steps } = self.setting;
+        let Setting { model, precision, precisions, size, steps } = &self.setting;
         let mut object = of(&|stage| json!(rounded(stage.seconds, 4)));
         let rest = json!({
             "gflops": of(&|stage| json!(stage.gflops().map(|speed| rounded(speed, 1)))),
@@ -50,7 +54,8 @@ impl Report<'_> {
                 "int8_gops": rounded(self.peaks.int8.all_threads, 1),
                 "copy_gb_per_s": rounded(self.peaks.copy.all_threads, 1),
             },
-            "peak_rss_mib": self.memory, "model": model, "precision": precision, "width": size.width,
+            "peak_rss_mib": self.memory, "model": model, "precision": precision,
+            "precisions": precisions, "width": size.width,
             "height": size.height, "steps": steps, "runs": self.runs.len(), "threads": n_threads(),
         });
         if let Value::Object(rest) = rest {
@@ -60,7 +65,7 @@ impl Report<'_> {
     }
 
     pub(super) fn table(&self) -> String {
-        let Setting { model, precision, size, steps } = self.setting;
+        let Setting { model, precision, precisions, size, steps } = &self.setting;
         let (n_threads, n_runs) = (n_threads(), self.runs.len());
         let mut lines = vec![
             format!("{model}, {size}, {steps} steps, {precision}, {n_threads} threads, median of {n_runs} runs"),
@@ -75,6 +80,8 @@ impl Report<'_> {
         if let Some(memory) = self.memory {
             lines.push(format!("  {:<12} {memory:>10} MiB", "peak memory"));
         }
+        let of_components = precisions.iter().map(|(name, format)| format!("{name} {format}"));
+        lines.push(format!("  {:<12} {}", "computed in", of_components.collect::<Vec<_>>().join(", ")));
         let Peaks { f32, bf16, int8, copy } = self.peaks;
         lines.push(format!(
             "peaks of this machine, measured: f32 {:.0} GFLOP/s, bf16 {:.0} GFLOP/s, int8 {:.0} GOP/s, copies {:.0} GB/s",
@@ -158,7 +165,13 @@ mod tests {
 
     /// Two steps of a second each, in which 100 thousand million operations of f32 and 400 of int8 are done.
     fn report(runs: &[Timings]) -> Report<'_> {
-        let setting = Setting { model: "a-model", precision: "int8", size: Size::new(64, 32), steps: 2 };
+        let setting = Setting {
+            model: "a-model",
+            precision: "int8",
+            precisions: [("vae".to_owned(), "f32")].into(),
+            size: Size::new(64, 32),
+            steps: 2,
+        };
         let peaks = Peaks { f32: rate(200.0), bf16: rate(400.0), int8: rate(800.0), copy: rate(30.0) };
         Report { setting, runs, memory: Some(77), peaks }
     }
@@ -195,6 +208,7 @@ mod tests {
         let words: Vec<&str> = line("step").split_whitespace().collect();
         assert_eq!(words, ["step", "1.0000", "500.0", "100%"]);
         assert_eq!(line("text"), "", "a stage that did not run");
+        assert_eq!(line("computed in").split_whitespace().collect::<Vec<_>>(), ["computed", "in", "vae", "f32"]);
         assert!(
             line("peak memory").ends_with("77 MiB") && table.starts_with("a-model, 64x32, 2 steps, int8"),
             "{table}"

@@ -120,6 +120,7 @@ fn a_bench_tells_speeds_and_shares_of_every_stage() {
     }
     assert_eq!((&report["width"], &report["height"], &report["steps"]), (&64.into(), &48.into(), &2.into()));
     assert!(report["peaks"]["f32_gflops"].as_f64() > Some(0.0), "{report}");
+    assert_eq!(report["precisions"]["vae"], "f32");
     let table = run(&["bench", "--size", "32", "--steps", "1", "--runs", "1"]);
     let said = text(&table.stdout);
     assert!(said.starts_with("pentimento-nano, 32x32, 1 steps") && said.contains("peaks of this machine"), "{said}");
