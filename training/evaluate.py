@@ -417,8 +417,8 @@ def shape(picture):
     mask = np.abs(source - np.median(border, 0)).sum(2)
     moments = cv2.moments(mask)
     if moments["m00"] > 0:
-        move = [mask.shape[1] / 2 - moments["m10"] / moments["m00"], mask.shape[0] / 2 - moments["m01"] / moments["m00"]]
-        mask = cv2.warpAffine(mask, np.float32([[1, 0, move[0]], [0, 1, move[1]]]), mask.shape[::-1])
+        x, y = (length / 2 - moments[name] / moments["m00"] for length, name in zip(mask.shape[::-1], ("m10", "m01")))
+        mask = cv2.warpAffine(mask, np.float32([[1, 0, x], [0, 1, y]]), mask.shape[::-1])
     small = cv2.resize(mask, (16, 16), interpolation=cv2.INTER_AREA)
     small -= small.mean()
     return small / (np.linalg.norm(small) + 1e-6)

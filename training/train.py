@@ -474,7 +474,7 @@ def train_transformer(arguments):
 
 
 def train_restyle(arguments):
-    """Goes on from the transformer's checkpoint with restyling alone, at the noise levels of the sampler's first steps."""
+    """Goes on from the transformer's checkpoint with restyling alone, mostly where the sampler begins."""
     tokenizers = models.load_tokenizers(tokenizer_folder(arguments.cache))
     statistics = json.loads((arguments.cache / "latents/statistics.json").read_text())
     buckets = {name: Bucket(name, arguments.cache, statistics, *tokenizers) for name in RESTYLE_SHARES}
@@ -509,7 +509,7 @@ def noised_at_the_start(target, source, plain_mean=-0.3):
     shape, device = (len(target), 1, 1), target.device
     restyled = (source != target).flatten(1).any(1).view(shape)
     high = torch.rand(shape, device=device) < 0.2
-    start = torch.where(high, 0.2 + 0.8 * torch.rand(shape, device=device), 0.2 + 0.35 * torch.rand(shape, device=device))
+    start = 0.2 + torch.where(high, 0.8, 0.35) * torch.rand(shape, device=device)
     walked = torch.where(
         torch.rand(shape, device=device) < 0.5,
         torch.ones(shape, device=device),
