@@ -6,7 +6,7 @@ use crate::values::{self, Values};
 use crate::{Error, Result, work};
 use candle_core::Tensor;
 pub use kernels::attention::Mask;
-use kernels::attention::{Operand, Part};
+use kernels::attention::{Operand, Part, Products};
 use kernels::peak::Kind;
 
 /// Heads, the factor on the scores, and what is added to them.
@@ -85,6 +85,7 @@ fn compute(streams: &[Stream<'_>], pe: Option<&Rope>, heads: Heads<'_>) -> Resul
             dim,
             scale: heads.scale as f32,
             mask: heads.mask,
+            products: Products::F32,
         };
         kernels::attention::attend(attention, out);
     }

@@ -2,7 +2,7 @@
 
 use crate::meter::{Work, measure, numbers};
 use criterion::Criterion;
-use kernels::attention::{Attention, Mask, Operand, Part, attend};
+use kernels::attention::{Attention, Mask, Operand, Part, Products, attend};
 
 /// Heads, their size, queries, keys.
 const SHAPES: [(usize, usize, usize, usize); 4] =
@@ -20,7 +20,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         let operations = 4 * n_queries * n_keys * width;
         measure(criterion, &name, Work::F32(operations), || {
             let scale = (dim as f32).powf(-0.5);
-            attend(Attention { q, k, v, n_heads, dim, scale, mask: Mask::None }, &mut out);
+            attend(Attention { q, k, v, n_heads, dim, scale, mask: Mask::None, products: Products::F32 }, &mut out);
         });
     }
 }

@@ -6,11 +6,13 @@
 
 mod pack;
 mod tile;
+mod unit;
 
 use pack::{Line, Rows};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
 use tile::{Scores, Softmax, Tile};
+use unit::{Pair, Unit};
 
 /// Numbers that lie side by side in a line: two vectors of sixteen.
 const PANEL: usize = 32;
@@ -39,6 +41,15 @@ pub struct Attention<'a> {
     /// Factor on the scores before the softmax.
     pub scale: f32,
     pub mask: Mask<'a>,
+    pub products: Products,
+}
+
+/// What the two products multiply. The softmax and all sums are f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    F32,
+    /// Where the processor multiplies it itself; elsewhere it is f32.
+    Bf16,
 }
 
 /// The tokens' rows, and what happens to each head of them on the way to the product.
@@ -117,8 +128,17 @@ pub fn attend(attention: Attention<'_>, out: &mut [f32]) {
     }
     assert!(plan.n_keys > 0, "attend: no keys");
     let target = Target { values: out.as_mut_ptr(), row_stride: width };
+    match attention.products {
+        Products::Bf16 if unit::multiplies_pairs() => attend_in::<Pair>([q, k, v], attention, plan, target),
+        Products::F32 | Products::Bf16 => attend_in::<f32>([q, k, v], attention, plan, target),
+    }
+}
+
+/// [`attend`] in one format.
+fn attend_in<U: Unit>([q, k, v]: [Rows<'_>; 3], attention: Attention<'_>, plan: Plan, target: Target) {
+    let Attention { n_heads, dim, .. } = attention;
     (0..n_heads).into_par_iter().for_each(|head| {
-        let keys = pack::keys(k, head);
+        let keys: Vec<Line<U>> = pack::keys(k, head);
         let values = pack::values(v, head, plan.key_block);
         let task_queries = plan.task_tiles * TILE_ROWS;
         (0..plan.n_queries.div_ceil(task_queries)).into_par_iter().for_each(|task| {
@@ -158,16 +178,16 @@ impl Plan {
 }
 
 /// Some queries of one head, and what they attend to.
-struct Task<'a> {
+struct Task<'a, U> {
     plan: Plan,
     dim: usize,
     head: usize,
     mask: Mask<'a>,
     first_query: usize,
-    /// `(panels of keys, dim)`
-    keys: &'a [Line],
-    /// `(blocks of keys, panels of dim, keys of the block)`
-    values: &'a [Line],
+    /// `(panels of keys, units of dim)`
+    keys: &'a [Line<U>],
+    /// `(blocks of keys, panels of dim, units of the block's keys)`
+    values: &'a [Line<U>],
 }
 
 /// What a tile of queries has seen so far.
@@ -188,16 +208,16 @@ impl Seen {
     }
 }
 
-impl Task<'_> {
+impl<U: Unit> Task<'_, U> {
     /// # Shapes
-    /// - rows: `(tiles, dim)`
-    fn attend(&self, rows: &[[f32; TILE_ROWS]]) -> Vec<Seen> {
-        let n_panels = self.dim.div_ceil(PANEL);
+    /// - rows: `(tiles, units of dim)`
+    fn attend(&self, rows: &[[U; TILE_ROWS]]) -> Vec<Seen> {
+        let (n_panels, n_units) = (self.dim.div_ceil(PANEL), self.dim.div_ceil(U::NUMBERS));
         let nothing = || Seen { softmax: Softmax::new(), sums: vec![[[0.0; PANEL]; TILE_ROWS]; n_panels] };
-        let mut tiles: Vec<Seen> = rows.chunks(self.dim).map(|_| nothing()).collect();
+        let mut tiles: Vec<Seen> = rows.chunks(n_units).map(|_| nothing()).collect();
         let mut scores = Scores::new();
         for first_key in (0..self.plan.n_keys).step_by(self.plan.key_block) {
-            for (idx, (rows, seen)) in rows.chunks(self.dim).zip(&mut tiles).enumerate() {
+            for (idx, (rows, seen)) in rows.chunks(n_units).zip(&mut tiles).enumerate() {
                 let first_query = self.first_query + idx * TILE_ROWS;
                 if matches!(self.mask, Mask::Causal) && first_key >= first_query + TILE_ROWS {
                     continue;
@@ -215,11 +235,11 @@ impl Task<'_> {
     }
 
     /// A tile's masked scores of one block of keys, to the base of 2.
-    fn score(&self, rows: &[[f32; TILE_ROWS]], first_query: usize, first_key: usize, scores: &mut Scores) {
+    fn score(&self, rows: &[[U; TILE_ROWS]], first_query: usize, first_key: usize, scores: &mut Scores) {
         let n_keys = self.block(first_key);
-        let panels = self.keys[first_key / PANEL * self.dim..].chunks_exact(self.dim).take(n_keys.div_ceil(PANEL));
+        let panels = self.keys[first_key / PANEL * rows.len()..].chunks_exact(rows.len()).take(n_keys.div_ceil(PANEL));
         for (panel, lines) in panels.enumerate() {
-            tile::score(rows, lines, panel * PANEL, scores);
+            U::score(rows, lines, panel * PANEL, scores);
         }
         for (row, scores) in scores.rows(n_keys).enumerate() {
             let query = first_query + row;
@@ -245,10 +265,11 @@ impl Task<'_> {
         let n_keys = self.block(first_key);
         let n_panels = seen.sums.len();
         let corrections = seen.softmax.absorb(scores, n_keys);
-        let lines = self.values[first_key * n_panels..].chunks_exact(n_keys);
+        U::settle(scores, n_keys);
+        let lines = self.values[first_key / U::NUMBERS * n_panels..].chunks_exact(n_keys.div_ceil(U::NUMBERS));
         for (panel, (lines, sums)) in lines.zip(&mut seen.sums).enumerate() {
             let n_columns = PANEL.min(self.dim - panel * PANEL);
-            tile::weigh(scores, lines, &corrections, (n_columns, sums));
+            U::weigh(scores, lines, &corrections, (n_columns, sums));
         }
     }
 }
@@ -284,7 +305,7 @@ mod tests {
 
     /// The definition, in f64, with the whole score matrix.
     fn plainly(attention: Attention<'_>) -> Vec<f32> {
-        let Attention { q, k, v, n_heads, dim, scale, mask } = attention;
+        let Attention { q, k, v, n_heads, dim, scale, mask, .. } = attention;
         let [q, k, v] = [q, k, v].map(|operand| operand.parts[0].values);
         let width = n_heads * dim;
         let (n_queries, n_keys) = (q.len() / width, k.len() / width);
@@ -325,7 +346,8 @@ mod tests {
         let (q, k, v) = (numbers(n_queries * width, 1), numbers(n_keys * width, 2), numbers(n_keys * width, 3));
         let parts = [&q, &k, &v].map(|values| [Part::of(values)]);
         let [q, k, v] = [0, 1, 2].map(|idx: usize| Operand::of(&parts[idx]));
-        let attention = Attention { q, k, v, n_heads, dim, scale: (dim as f32).powf(-0.5), mask };
+        let attention =
+            Attention { q, k, v, n_heads, dim, scale: (dim as f32).powf(-0.5), mask, products: Products::F32 };
         let mut out = vec![f32::NAN; n_queries * width];
         attend(attention, &mut out);
         for (idx, (got, expected)) in out.iter().zip(plainly(attention)).enumerate() {
@@ -371,8 +393,16 @@ mod tests {
         let whole = [Part::of(&whole)];
         let [ours, expected] = [fused, Operand::of(&whole)].map(|operand| {
             let mut out = vec![f32::NAN; n_tokens * width];
-            let attention =
-                Attention { q: operand, k: operand, v: operand, n_heads, dim, scale: 1.0, mask: Mask::None };
+            let attention = Attention {
+                q: operand,
+                k: operand,
+                v: operand,
+                n_heads,
+                dim,
+                scale: 1.0,
+                mask: Mask::None,
+                products: Products::F32,
+            };
             attend(attention, &mut out);
             out
         });
@@ -384,9 +414,43 @@ mod tests {
     fn every_token_has_angles() {
         let parts = [Part::of(&[1.0; 8])];
         let operand = Operand { parts: &parts, angles: Some(Angles { cos: &[1.0; 2], sin: &[0.0; 2] }) };
-        let attention =
-            Attention { q: operand, k: operand, v: operand, n_heads: 1, dim: 4, scale: 1.0, mask: Mask::None };
+        let attention = Attention {
+            q: operand,
+            k: operand,
+            v: operand,
+            n_heads: 1,
+            dim: 4,
+            scale: 1.0,
+            mask: Mask::None,
+            products: Products::F32,
+        };
         attend(attention, &mut [0.0; 8]);
+    }
+
+    /// Products of bf16 have errors that look like noise: far below what they compute, with every shape and mask.
+    #[test]
+    fn products_of_bf16_stay_45_decibels_above_their_noise() {
+        for (n_queries, n_keys, dim, mask) in [
+            (5, 3, 7, Mask::None),
+            (130, 301, 64, Mask::None),
+            (300, 300, 40, Mask::Causal),
+            (61, 45, 128, Mask::Bias(&numbers(2 * 61 * 45, 4))),
+        ] {
+            let width = 2 * dim;
+            let tensors = [numbers(n_queries * width, 1), numbers(n_keys * width, 2), numbers(n_keys * width, 3)];
+            let parts = [0, 1, 2].map(|idx: usize| [Part::of(&tensors[idx])]);
+            let [q, k, v] = [0, 1, 2].map(|idx: usize| Operand::of(&parts[idx]));
+            let scale = (dim as f32).powf(-0.5);
+            let attention = Attention { q, k, v, n_heads: 2, dim, scale, mask, products: Products::Bf16 };
+            let mut out = vec![f32::NAN; n_queries * width];
+            attend(attention, &mut out);
+            let power = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+            let expected: Vec<f64> = plainly(attention).into_iter().map(f64::from).collect();
+            let signal = power(&mut expected.iter().copied());
+            let noise = power(&mut out.iter().zip(&expected).map(|(ours, exact)| f64::from(*ours) - exact));
+            let decibels = 10.0 * (signal / noise).log10();
+            assert!(decibels > 45.0, "{n_queries}x{n_keys} heads of {dim}: {decibels:.1} dB");
+        }
     }
 
     #[test]
@@ -394,7 +458,8 @@ mod tests {
         let (q, k) = (numbers(500 * 80, 1), numbers(700 * 80, 2));
         let parts = [&q, &k].map(|values| [Part::of(values)]);
         let [q, k] = [0, 1].map(|idx: usize| Operand::of(&parts[idx]));
-        let attention = Attention { q, k, v: k, n_heads: 2, dim: 40, scale: 0.2, mask: Mask::None };
+        let attention =
+            Attention { q, k, v: k, n_heads: 2, dim: 40, scale: 0.2, mask: Mask::None, products: Products::F32 };
         let with_threads = |n_threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
             let mut out = vec![f32::NAN; 500 * 80];

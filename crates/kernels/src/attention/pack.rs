@@ -1,15 +1,16 @@
 //! One head's queries, keys and values in the order in which the products read them.
 
+use super::unit::Unit;
 use super::{Angles, Operand, PANEL, RmsNorm, TILE_ROWS};
 use crate::norm::rms_norm_row;
 use crate::rope::rotate_head;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// What one step of a product meets side by side: one element of a panel's keys, or a panel of one key's value.
+/// What one step of a product meets side by side: one unit of a panel's keys, or a panel of one unit of values.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub(super) [f32; PANEL]);
+pub(super) struct Line<U>(pub(super) [U; PANEL]);
 
 /// An operand's rows, a head at a time, normed and turned.
 #[derive(Clone, Copy)]
@@ -62,44 +63,49 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A head's keys, side by side in panels: `(panels, dim)`. A key that is not there is zero.
-pub(super) fn keys(k: Rows<'_>, head: usize) -> Vec<Line> {
-    let mut lines = vec![Line([0.0; PANEL]); k.len().div_ceil(PANEL) * k.dim];
-    lines.par_chunks_mut(k.dim).enumerate().for_each(|(panel, lines)| {
+/// A head's keys, side by side in panels: `(panels, units of dim)`. A key that is not there is zero.
+pub(super) fn keys<U: Unit>(k: Rows<'_>, head: usize) -> Vec<Line<U>> {
+    let n_units = k.dim.div_ceil(U::NUMBERS);
+    let mut lines = vec![Line([U::ZERO; PANEL]); k.len().div_ceil(PANEL) * n_units];
+    lines.par_chunks_mut(n_units).enumerate().for_each(|(panel, lines)| {
         let mut row = vec![0.0; k.dim];
         for (idx, key) in (panel * PANEL..k.len()).take(PANEL).enumerate() {
             k.read(head, key, &mut row);
-            lines.iter_mut().zip(&row).for_each(|(line, value)| line.0[idx] = *value);
+            lines.iter_mut().zip(row.chunks(U::NUMBERS)).for_each(|(line, values)| line.0[idx] = U::of(values));
         }
     });
     lines
 }
 
-/// A head's values, in blocks of keys: `(blocks, panels of dim, keys of the block)`. Elements beyond `dim` are zeros.
-pub(super) fn values(v: Rows<'_>, head: usize, key_block: usize) -> Vec<Line> {
+/// A head's values, in blocks of keys: `(blocks, panels of dim, units of the block's keys)`. Elements beyond `dim` are
+/// zeros.
+pub(super) fn values<U: Unit>(v: Rows<'_>, head: usize, key_block: usize) -> Vec<Line<U>> {
     let n_panels = v.dim.div_ceil(PANEL);
-    let mut lines = vec![Line([0.0; PANEL]); v.len() * n_panels];
-    lines.par_chunks_mut(key_block * n_panels).enumerate().for_each(|(block, lines)| {
-        let n_keys = lines.len() / n_panels;
+    let mut lines = vec![Line([U::ZERO; PANEL]); v.len().div_ceil(U::NUMBERS) * n_panels];
+    lines.par_chunks_mut(key_block / U::NUMBERS * n_panels).enumerate().for_each(|(block, lines)| {
+        let n_units = lines.len() / n_panels;
         let mut row = vec![0.0; v.dim];
-        for idx in 0..n_keys {
-            v.read(head, block * key_block + idx, &mut row);
+        for (idx, key) in (block * key_block..v.len()).take(key_block).enumerate() {
+            v.read(head, key, &mut row);
             for (panel, part) in row.chunks(PANEL).enumerate() {
-                lines[panel * n_keys + idx].0[..part.len()].copy_from_slice(part);
+                let line = &mut lines[panel * n_units + idx / U::NUMBERS];
+                line.0.iter_mut().zip(part).for_each(|(unit, value)| unit.set(idx % U::NUMBERS, *value));
             }
         }
     });
     lines
 }
 
-/// A head's queries times a factor, interleaved by tiles: `(tiles, dim)`. A query that is not there is zero.
-pub(super) fn queries(q: Rows<'_>, head: usize, queries: Range<usize>, factor: f32) -> Vec<[f32; TILE_ROWS]> {
-    let mut tiles = vec![[0.0; TILE_ROWS]; queries.len().div_ceil(TILE_ROWS) * q.dim];
+/// A head's queries times a factor, interleaved by tiles: `(tiles, units of dim)`. A query that is not there is zero.
+pub(super) fn queries<U: Unit>(q: Rows<'_>, head: usize, queries: Range<usize>, factor: f32) -> Vec<[U; TILE_ROWS]> {
+    let n_units = q.dim.div_ceil(U::NUMBERS);
+    let mut tiles = vec![[U::ZERO; TILE_ROWS]; queries.len().div_ceil(TILE_ROWS) * n_units];
     let mut row = vec![0.0; q.dim];
-    for (tile, first) in tiles.chunks_mut(q.dim).zip(queries.clone().step_by(TILE_ROWS)) {
+    for (tile, first) in tiles.chunks_mut(n_units).zip(queries.clone().step_by(TILE_ROWS)) {
         for (idx, query) in (first..queries.end).take(TILE_ROWS).enumerate() {
             q.read(head, query, &mut row);
-            tile.iter_mut().zip(&row).for_each(|(place, value)| place[idx] = value * factor);
+            row.iter_mut().for_each(|value| *value *= factor);
+            tile.iter_mut().zip(row.chunks(U::NUMBERS)).for_each(|(place, values)| place[idx] = U::of(values));
         }
     }
     tiles

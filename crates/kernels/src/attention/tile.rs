@@ -9,13 +9,13 @@ use crate::math;
 pub(super) type Tile = [[f32; PANEL]; TILE_ROWS];
 
 /// Lanes of a vector of the widest kind.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Scores of a row, and room that keeps rows from being a power of two apart, where they would share a cache's sets.
-const ROW_STRIDE: usize = KEY_BLOCK_MAX + LANES;
+pub(super) const ROW_STRIDE: usize = KEY_BLOCK_MAX + LANES;
 
 /// A tile's scores of one block of keys, which become weights.
 #[repr(C, align(64))]
-pub(super) struct Scores([[f32; ROW_STRIDE]; TILE_ROWS]);
+pub(super) struct Scores(pub(super) [[f32; ROW_STRIDE]; TILE_ROWS]);
 
 impl Scores {
     pub(super) fn new() -> Self {
@@ -30,6 +30,13 @@ impl Scores {
     pub(super) fn hide_from(&mut self, n_keys: usize) {
         for row in &mut self.0 {
             row[n_keys..n_keys.next_multiple_of(LANES)].fill(f32::NEG_INFINITY);
+        }
+    }
+
+    /// Takes the rest of the last panel out of the sums.
+    pub(super) fn clear_from(&mut self, n_keys: usize) {
+        for row in &mut self.0 {
+            row[n_keys..n_keys.next_multiple_of(PANEL)].fill(0.0);
         }
     }
 }
@@ -62,7 +69,7 @@ impl Softmax {
 ///
 /// # Shapes
 /// - rows: `(dim)`, the queries of the tile side by side; lines: `(dim)`
-pub(super) fn score(rows: &[[f32; TILE_ROWS]], lines: &[Line], first_column: usize, scores: &mut Scores) {
+pub(super) fn score(rows: &[[f32; TILE_ROWS]], lines: &[Line<f32>], first_column: usize, scores: &mut Scores) {
     assert!(rows.len() == lines.len() && first_column + PANEL <= ROW_STRIDE, "attend: a panel does not fit");
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
@@ -79,7 +86,7 @@ pub(super) fn score(rows: &[[f32; TILE_ROWS]], lines: &[Line], first_column: usi
 /// - lines: `(keys)`
 pub(super) fn weigh(
     scores: &Scores,
-    lines: &[Line],
+    lines: &[Line<f32>],
     corrections: &[f32; LANES],
     (n_columns, sums): (usize, &mut Tile),
 ) {
@@ -108,7 +115,7 @@ dispatched! {
 }
 
 dispatched! {
-    fn portable_score(rows: &[[f32; TILE_ROWS]], lines: &[Line], first_column: usize, scores: &mut Scores) {
+    fn portable_score(rows: &[[f32; TILE_ROWS]], lines: &[Line<f32>], first_column: usize, scores: &mut Scores) {
         for (idx, scores) in scores.0.iter_mut().enumerate() {
             let mut sums = [0.0f32; PANEL];
             for (row, line) in rows.iter().zip(lines) {
@@ -122,7 +129,7 @@ dispatched! {
 }
 
 dispatched! {
-    fn portable_weigh(scores: &Scores, lines: &[Line], corrections: &[f32; LANES], tile: &mut Tile) {
+    fn portable_weigh(scores: &Scores, lines: &[Line<f32>], corrections: &[f32; LANES], tile: &mut Tile) {
         for ((weights, total), correction) in scores.0.iter().zip(tile).zip(corrections) {
             let mut sums = [0.0f32; PANEL];
             for (weight, line) in weights.iter().zip(lines) {
@@ -182,7 +189,12 @@ mod x86 {
     };
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn score_avx512(rows: &[[f32; TILE_ROWS]], lines: &[Line], first_column: usize, scores: &mut Scores) {
+    pub(super) fn score_avx512(
+        rows: &[[f32; TILE_ROWS]],
+        lines: &[Line<f32>],
+        first_column: usize,
+        scores: &mut Scores,
+    ) {
         let mut sums = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
         for (row, line) in rows.iter().zip(lines) {
             let line = load::<2>(line);
@@ -205,7 +217,7 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     pub(super) fn weigh_avx512<const VECTORS: usize>(
         scores: &Scores,
-        lines: &[Line],
+        lines: &[Line<f32>],
         corrections: &[f32; LANES],
         tile: &mut Tile,
     ) {
@@ -289,7 +301,7 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn load<const VECTORS: usize>(line: &Line) -> [__m512; VECTORS] {
+    fn load<const VECTORS: usize>(line: &Line<f32>) -> [__m512; VECTORS] {
         const { assert!(VECTORS <= 2) };
         // SAFETY: a line is two vectors long.
         std::array::from_fn(|idx| unsafe { _mm512_loadu_ps(line.0.as_ptr().add(idx * LANES)) })
@@ -320,11 +332,11 @@ mod tests {
     const DIM: usize = 40;
     const N_KEYS: usize = 45;
 
-    type Score = fn(&[[f32; TILE_ROWS]], &[Line], usize, &mut Scores);
-    type Weigh = fn(&Scores, &[Line], &[f32; LANES], (usize, &mut Tile));
+    type Score = fn(&[[f32; TILE_ROWS]], &[Line<f32>], usize, &mut Scores);
+    type Weigh = fn(&Scores, &[Line<f32>], &[f32; LANES], (usize, &mut Tile));
     type Absorb = fn(&mut Softmax, &mut Scores, usize) -> [f32; LANES];
 
-    fn lines(n: usize, seed: u32) -> Vec<Line> {
+    fn lines(n: usize, seed: u32) -> Vec<Line<f32>> {
         numbers(n * PANEL, seed).chunks_exact(PANEL).map(|line| Line(line.try_into().unwrap())).collect()
     }
 
@@ -354,7 +366,8 @@ mod tests {
             score(&rows, &lines, PANEL, &mut scores);
             for (row, scores) in scores.0.iter().enumerate() {
                 for key in 0..PANEL {
-                    let product = |(x, line): (&[f32; TILE_ROWS], &Line)| f64::from(x[row]) * f64::from(line.0[key]);
+                    let product =
+                        |(x, line): (&[f32; TILE_ROWS], &Line<f32>)| f64::from(x[row]) * f64::from(line.0[key]);
                     let exact: f64 = rows.iter().zip(&lines).map(product).sum();
                     assert!((f64::from(scores[PANEL + key]) - exact).abs() < 1e-5, "row {row}, key {key}");
                 }
