@@ -8,7 +8,7 @@ use nn::embedding::Embedding;
 use nn::linear::Linear;
 use nn::norm::RmsNorm;
 use nn::values::to_vec;
-use nn::{Activation, Error, Result, Weights};
+use nn::{Activation, Error, Precision, Result, Weights};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -138,7 +138,7 @@ impl SelfAttention {
 
     fn forward(&self, x: &Tensor, bias: &[f32]) -> Result<Tensor> {
         // T5 does not scale its scores.
-        let heads = Heads { n_heads: self.n_heads, scale: 1.0, mask: Mask::Bias(bias) };
+        let heads = Heads { n_heads: self.n_heads, scale: 1.0, mask: Mask::Bias(bias), precision: Precision::F32 };
         let attended = attend(&self.q.forward(x)?, &self.k.forward(x)?, &self.v.forward(x)?, heads)?;
         self.o.forward(&attended)
     }

@@ -3,10 +3,11 @@
 use crate::norm::RmsNorm;
 use crate::rope::Rope;
 use crate::values::{self, Values};
-use crate::{Error, Result, work};
+use crate::{Error, Precision, Result, work};
 use candle_core::Tensor;
 pub use kernels::attention::Mask;
 use kernels::attention::{Operand, Part, Products};
+use kernels::packed::multiplies_bf16;
 use kernels::peak::Kind;
 
 /// Heads, the factor on the scores, and what is added to them.
@@ -16,12 +17,20 @@ pub struct Heads<'a> {
     /// Usually `1 / sqrt(dim)`; T5 uses 1.
     pub scale: f64,
     pub mask: Mask<'a>,
+    /// Of the two products. In int8 they are bf16: what attention multiplies is new each time, and has no scale that
+    /// could be chosen beforehand.
+    pub precision: Precision,
 }
 
 impl Heads<'_> {
-    /// `1 / sqrt(dim)`, no mask.
+    /// `1 / sqrt(dim)`, no mask, f32.
     pub fn plain(n_heads: usize, dim: usize) -> Self {
-        Self { n_heads, scale: (dim as f64).powf(-0.5), mask: Mask::None }
+        Self { n_heads, scale: (dim as f64).powf(-0.5), mask: Mask::None, precision: Precision::F32 }
+    }
+
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 }
 
@@ -72,6 +81,10 @@ fn compute(streams: &[Stream<'_>], pe: Option<&Rope>, heads: Heads<'_>) -> Resul
         let shapes: Vec<_> = streams.iter().map(|stream| [stream.q, stream.k, stream.v].map(Tensor::dims)).collect();
         return Err(Error::Shape(format!("attention over {} heads got {shapes:?}", heads.n_heads)));
     }
+    let (products, kind) = match heads.precision {
+        Precision::Bf16 | Precision::Int8 if multiplies_bf16() => (Products::Bf16, Kind::Bf16),
+        _ => (Products::F32, Kind::F32),
+    };
     let [q_values, k_values, v_values] = [q.values()?, k.values()?, v.values()?];
     let mut out = vec![0.0; q.b * n_queries * q.width];
     for (idx, out) in out.chunks_mut((n_queries * q.width).max(1)).enumerate() {
@@ -85,7 +98,7 @@ fn compute(streams: &[Stream<'_>], pe: Option<&Rope>, heads: Heads<'_>) -> Resul
             dim,
             scale: heads.scale as f32,
             mask: heads.mask,
-            products: Products::F32,
+            products,
         };
         kernels::attention::attend(attention, out);
     }
@@ -94,7 +107,7 @@ fn compute(streams: &[Stream<'_>], pe: Option<&Rope>, heads: Heads<'_>) -> Resul
         Mask::None | Mask::Bias(_) => n_queries * n_keys,
     };
     // One product with the keys, and one with the values.
-    work::note(Kind::F32, 2 * q.b * n_seen * q.width);
+    work::note(kind, 2 * q.b * n_seen * q.width);
     values::tensor(out, (q.b, n_queries, q.width))
 }
 

@@ -8,6 +8,7 @@ mod pack;
 mod tile;
 mod unit;
 
+use crate::packed::multiplies_bf16;
 use pack::{Line, Rows};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
@@ -129,7 +130,7 @@ pub fn attend(attention: Attention<'_>, out: &mut [f32]) {
     assert!(plan.n_keys > 0, "attend: no keys");
     let target = Target { values: out.as_mut_ptr(), row_stride: width };
     match attention.products {
-        Products::Bf16 if unit::multiplies_pairs() => attend_in::<Pair>([q, k, v], attention, plan, target),
+        Products::Bf16 if multiplies_bf16() => attend_in::<Pair>([q, k, v], attention, plan, target),
         Products::F32 | Products::Bf16 => attend_in::<f32>([q, k, v], attention, plan, target),
     }
 }

@@ -3,6 +3,7 @@
 use super::pack::Line;
 use super::tile::{self, LANES, Scores, Tile};
 use super::{PANEL, TILE_ROWS};
+use crate::packed::multiplies_bf16;
 
 /// One lane's share of a multiplication.
 pub(super) trait Unit: Copy + Send + Sync {
@@ -48,18 +49,10 @@ impl Unit for f32 {
     }
 }
 
-/// Two numbers in bf16. Only where [`multiplies_pairs`].
+/// Two numbers in bf16. Only where the processor [multiplies them itself](multiplies_bf16).
 #[derive(Clone, Copy)]
 #[repr(C, align(4))]
 pub(super) struct Pair([u16; 2]);
-
-/// Whether the processor multiplies bf16 itself.
-pub(super) fn multiplies_pairs() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
 
 impl Unit for Pair {
     const NUMBERS: usize = 2;
@@ -75,7 +68,7 @@ impl Unit for Pair {
 
     fn score(rows: &[[Self; TILE_ROWS]], lines: &[Line<Self>], first_column: usize, scores: &mut Scores) {
         assert!(rows.len() == lines.len() && first_column + PANEL <= tile::ROW_STRIDE, "attend: a panel does not fit");
-        assert!(multiplies_pairs(), "attend: this processor does not multiply bf16");
+        assert!(multiplies_bf16(), "attend: this processor does not multiply bf16");
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has AVX-512F and BF16.
         unsafe {
@@ -84,7 +77,7 @@ impl Unit for Pair {
     }
 
     fn settle(scores: &mut Scores, n_keys: usize) {
-        assert!(multiplies_pairs(), "attend: this processor does not multiply bf16");
+        assert!(multiplies_bf16(), "attend: this processor does not multiply bf16");
         // A unit that is half full has a weight of zero beside it.
         scores.clear_from(n_keys);
         #[cfg(target_arch = "x86_64")]
@@ -96,7 +89,7 @@ impl Unit for Pair {
 
     fn weigh(scores: &Scores, lines: &[Line<Self>], corrections: &[f32; LANES], (n_columns, sums): (usize, &mut Tile)) {
         assert!(lines.len() <= tile::ROW_STRIDE, "attend: a block does not fit");
-        assert!(multiplies_pairs(), "attend: this processor does not multiply bf16");
+        assert!(multiplies_bf16(), "attend: this processor does not multiply bf16");
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has AVX-512F and BF16.
         unsafe {

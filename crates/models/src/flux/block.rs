@@ -29,7 +29,7 @@ impl DoubleStreamBlock {
         Ok(Self {
             img: Stream::new(config, weights, &IMG_KEYS)?,
             txt: Stream::new(config, weights, &TXT_KEYS)?,
-            heads: Heads::plain(config.num_attention_heads, config.attention_head_dim),
+            heads: heads(config, weights),
         })
     }
 
@@ -67,7 +67,7 @@ impl SingleStreamBlock {
             projection: QkvProjection::new(config, &weights.at("attn"), &IMG_KEYS)?,
             proj_mlp: Linear::new(&weights.at("proj_mlp"), n, 4 * n)?,
             proj_out: Linear::new(&weights.at("proj_out"), 5 * n, n)?,
-            heads: Heads::plain(config.num_attention_heads, config.attention_head_dim),
+            heads: heads(config, weights),
         })
     }
 
@@ -84,6 +84,10 @@ impl SingleStreamBlock {
         let update = self.proj_out.forward(&nn::join_elements(&attended, &mlp)?)?;
         gated_residual(stream, &modulation.gate, &update)
     }
+}
+
+fn heads(config: &Config, weights: &Weights) -> Heads<'static> {
+    Heads::plain(config.num_attention_heads, config.attention_head_dim).in_precision(weights.precision())
 }
 
 /// What a double block holds for one of its two streams.

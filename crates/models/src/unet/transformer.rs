@@ -117,7 +117,7 @@ impl Attention {
             to_k: Linear::without_bias(&weights.at("to_k"), seen, n)?,
             to_v: Linear::without_bias(&weights.at("to_v"), seen, n)?,
             to_out: Linear::new(&weights.at("to_out.0"), n, n)?,
-            heads: Heads::plain(form.n_heads, n / form.n_heads),
+            heads: Heads::plain(form.n_heads, n / form.n_heads).in_precision(weights.precision()),
         })
     }
 
