@@ -15,12 +15,16 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         let mut out = vec![0.0; n_queries * width];
         let parts = [&q, &k, &v].map(|values| [Part::of(values)]);
         let [q, k, v] = [0, 1, 2].map(|idx: usize| Operand::of(&parts[idx]));
-        let name = format!("attention f32 {n_heads}x{dim}, {n_queries} queries, {n_keys} keys");
         // One product with the keys, and one with the values.
         let operations = 4 * n_queries * n_keys * width;
-        measure(criterion, &name, Work::F32(operations), || {
-            let scale = (dim as f32).powf(-0.5);
-            attend(Attention { q, k, v, n_heads, dim, scale, mask: Mask::None, products: Products::F32 }, &mut out);
-        });
+        let shape = format!("{n_heads}x{dim}, {n_queries} queries, {n_keys} keys");
+        for (format, products, work) in
+            [("f32", Products::F32, Work::F32(operations)), ("bf16", Products::Bf16, Work::Bf16(operations))]
+        {
+            measure(criterion, &format!("attention {format} {shape}"), work, || {
+                let scale = (dim as f32).powf(-0.5);
+                attend(Attention { q, k, v, n_heads, dim, scale, mask: Mask::None, products }, &mut out);
+            });
+        }
     }
 }

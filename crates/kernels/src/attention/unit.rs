@@ -212,7 +212,9 @@ mod tests {
 
     #[test]
     fn numbers_round_to_the_nearest_bf16() {
-        for (value, bits) in [(1.0, 0x3f80), (-2.0, 0xc000), (1.003_906_25, 0x3f80), (1.011_718_75, 0x3f82), (0.0, 0)] {
+        for (value, bits) in
+            [(1.0, 0x3f80), (-2.0, 0xc000), (1.0 + 1.0 / 256.0, 0x3f80), (1.0 + 3.0 / 256.0, 0x3f82), (0.0, 0)]
+        {
             assert_eq!(rounded(value), bits, "{value}");
         }
         assert_eq!(rounded(f32::INFINITY), 0x7f80);
