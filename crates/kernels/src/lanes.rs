@@ -5,6 +5,7 @@
 //! registers, or neighbors trade places, a kernel is a [`Task`], which is handed the processor's own vectors.
 
 use crate::dispatch::{self, Level};
+use crate::math;
 
 /// Numbers of a vector.
 pub(crate) const LANES: usize = 16;
@@ -57,6 +58,30 @@ pub(crate) trait Lanes: Copy {
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// `c - a b`
     fn mul_sub_from(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    fn load_numbers(self, from: &[f32; LANES]) -> Self::Vector;
+    fn store_numbers(self, x: Self::Vector, to: &mut [f32; LANES]);
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// Each number, but at least `low` and at most `high`.
+    fn clamp(self, x: Self::Vector, low: f32, high: f32) -> Self::Vector;
+    /// `2^n` of whole numbers from -126 to 127.
+    fn power_of_two(self, n: Self::Vector) -> Self::Vector;
+
+    /// `x sigmoid(x)`, within `1.5e-7 (1 + |x|)` of the result's size where that exceeds 1e-35.
+    #[inline(always)]
+    fn silu(self, x: Self::Vector) -> Self::Vector {
+        // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number.
+        let round = self.splat(12_582_912.0);
+        // Beyond, the result is `x` or next to nothing.
+        let exponent = self.clamp(self.mul(x, self.splat(-std::f32::consts::LOG2_E)), -126.0, 126.0);
+        let n = self.sub(self.add(exponent, round), round);
+        let r = self.sub(exponent, n);
+        let mut p = self.splat(math::EXP2[6]);
+        for coefficient in math::EXP2[..6].iter().rev() {
+            p = self.mul_add(p, r, self.splat(*coefficient));
+        }
+        self.div(x, self.mul_add(p, self.power_of_two(n), self.splat(1.0)))
+    }
 
     /// Numbers of a row from `start` on; zeros where that is before the row or behind it.
     #[inline(always)]
@@ -178,6 +203,37 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn load_numbers(self, from: &[f32; LANES]) -> Self::Vector {
+        *from
+    }
+
+    #[inline(always)]
+    fn store_numbers(self, x: Self::Vector, to: &mut [f32; LANES]) {
+        *to = x;
+    }
+
+    #[inline(always)]
+    fn div(self, mut a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a /= b);
+        a
+    }
+
+    #[inline(always)]
+    fn clamp(self, mut x: Self::Vector, low: f32, high: f32) -> Self::Vector {
+        for x in &mut x {
+            *x = if *x > low { *x } else { low };
+            *x = if *x < high { *x } else { high };
+        }
+        x
+    }
+
+    #[inline(always)]
+    fn power_of_two(self, mut n: Self::Vector) -> Self::Vector {
+        n.iter_mut().for_each(|n| *n = math::power_of_two(*n));
+        n
+    }
+
+    #[inline(always)]
     fn mul_sub_from(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
         self.sub(c, self.mul(a, b))
     }
@@ -187,12 +243,15 @@ impl Lanes for Portable {
 mod x86 {
     use super::{LANES, Lanes, Line, Room, Task};
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_load_ps, _mm256_mul_ps,
-        _mm256_set1_ps, _mm256_store_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_alignr_epi32, _mm512_castpd_ps,
-        _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps,
-        _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_set1_ps,
-        _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_store_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
-        _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+        __m256, __m512, _mm256_add_epi32, _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtps_epi32, _mm256_div_ps,
+        _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_load_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
+        _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_store_ps, _mm256_storeu_ps,
+        _mm256_sub_ps, _mm512_add_ps, _mm512_alignr_epi32, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512,
+        _mm512_castsi512_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps, _mm512_loadu_ps,
+        _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutex2var_ps,
+        _mm512_permutexvar_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4,
+        _mm512_store_ps, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd,
+        _mm512_unpacklo_ps,
     };
 
     /// # Safety
@@ -273,6 +332,36 @@ mod x86 {
         fn mul_sub_from(self, a: __m512, b: __m512, c: __m512) -> __m512 {
             // SAFETY: as above.
             unsafe { _mm512_fnmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn load_numbers(self, from: &[f32; LANES]) -> __m512 {
+            // SAFETY: as above; the numbers are one vector, aligned or not.
+            unsafe { _mm512_loadu_ps(from.as_ptr()) }
+        }
+
+        #[inline(always)]
+        fn store_numbers(self, x: __m512, to: &mut [f32; LANES]) {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+        }
+
+        #[inline(always)]
+        fn div(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_div_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn clamp(self, x: __m512, low: f32, high: f32) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(low)), _mm512_set1_ps(high)) }
+        }
+
+        #[inline(always)]
+        fn power_of_two(self, n: __m512) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
         }
 
         #[inline(always)]
@@ -392,6 +481,44 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn load_numbers(self, from: &[f32; LANES]) -> [__m256; 2] {
+            // SAFETY: as above; the numbers are two vectors, aligned or not.
+            unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
+        }
+
+        #[inline(always)]
+        fn store_numbers(self, x: [__m256; 2], to: &mut [f32; LANES]) {
+            // SAFETY: as above.
+            unsafe {
+                _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
+                _mm256_storeu_ps(to.as_mut_ptr().add(8), x[1]);
+            }
+        }
+
+        #[inline(always)]
+        fn div(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: as above.
+            unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+        }
+
+        #[inline(always)]
+        fn clamp(self, x: [__m256; 2], low: f32, high: f32) -> [__m256; 2] {
+            // SAFETY: as above.
+            unsafe { x.map(|x| _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(low)), _mm256_set1_ps(high))) }
+        }
+
+        #[inline(always)]
+        fn power_of_two(self, n: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: as above.
+            unsafe {
+                n.map(|n| {
+                    let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+                })
+            }
+        }
+
+        #[inline(always)]
         fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
             // SAFETY: as above.
             unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
@@ -424,6 +551,37 @@ mod tests {
                 lanes.store(vector, line);
             }
             lanes.interleave([vectors[0], vectors[1], vectors[2], vectors[3]], self.together);
+        }
+    }
+
+    struct Silu<'a>(&'a mut [f32; LANES]);
+
+    impl Task for Silu<'_> {
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) {
+            lanes.store_numbers(lanes.silu(lanes.load_numbers(self.0)), self.0);
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_knows_silu() {
+        for first in (-2000..2000).step_by(LANES) {
+            let exact = |x: f32| f64::from(x) / (1.0 + (-f64::from(x)).exp());
+            let x: [f32; LANES] = std::array::from_fn(|lane| (first + lane as i32) as f32 * 0.06);
+            for level in Level::ALL {
+                let mut out = x;
+                run(*level, Silu(&mut out));
+                for (x, out) in x.into_iter().zip(out) {
+                    let off = (f64::from(out) - exact(x)).abs();
+                    let allowed = 1.5e-7 * (1.0 + f64::from(x.abs())) * exact(x).abs() + 1e-35;
+                    assert!(off <= allowed, "{level:?}: silu({x}) = {out}");
+                }
+            }
+        }
+        for level in Level::ALL {
+            let mut out = [f32::NAN; LANES];
+            run(*level, Silu(&mut out));
+            assert!(out.iter().all(|x| x.is_nan()), "{level:?} hides what is not a number");
         }
     }
 

@@ -14,6 +14,7 @@ pub mod mapped;
 pub mod math;
 pub mod matmul;
 pub mod narrow;
+pub mod memory;
 pub mod norm;
 pub mod packed;
 pub mod peak;

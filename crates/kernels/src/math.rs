@@ -24,7 +24,7 @@ pub fn exp(x: f32) -> f32 {
 
 /// `2^n` for a whole `n` from -126 to 127; 0 for -127.
 #[inline(always)]
-fn power_of_two(n: f32) -> f32 {
+pub(crate) fn power_of_two(n: f32) -> f32 {
     f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 

@@ -1,8 +1,8 @@
 //! Normalizations, one pass over memory each; statistics in f32 over a row, in f64 across rows of a group.
 
 use crate::activation::row_batch;
-use crate::dispatch::dispatched;
-use crate::math;
+use crate::dispatch::{self, dispatched};
+use crate::lanes::{self, LANES, Lanes, Task};
 use rayon::prelude::*;
 
 /// Shift and scale that follow a layer norm.
@@ -84,7 +84,11 @@ pub fn group_norm(input: &[f32], output: &mut [f32], norm: GroupNorm<'_>) {
             let channel = group * channels_per_group + idx;
             let scale = norm.weight[channel] * inverse_deviation;
             let shift = norm.bias[channel] - mean * scale;
-            if norm.silu { affine_silu(values, out, scale, shift) } else { affine(values, out, scale, shift) }
+            if norm.silu {
+                lanes::run(dispatch::level(), AffineSilu { values, out, scale, shift });
+            } else {
+                affine(values, out, scale, shift);
+            }
         }
     });
 }
@@ -94,15 +98,25 @@ fn check_rows(input: &[f32], output: &[f32], n: usize) {
     assert_eq!(input.len(), output.len(), "a norm's lengths differ");
 }
 
-/// Mean and `1 / sqrt(variance + eps)`, from blocks summed in f32 and added up in f64.
+/// Mean and `1 / sqrt(variance + eps)` in one pass over memory: of blocks that stay in cache in f32, of all in f64 (Chan,
+/// Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
 fn group_statistics(values: &[f32], eps: f32) -> (f32, f32) {
     const BLOCK: usize = 4096;
-    let n = values.len() as f64;
-    let sum: f64 = values.chunks(BLOCK).map(|block| f64::from(sum(block))).sum();
-    let mean = (sum / n) as f32;
-    let squares: f64 = values.chunks(BLOCK).map(|block| f64::from(squared_distance(block, mean))).sum();
+    let (mut n, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for block in values.chunks(BLOCK) {
+        let n_block = block.len() as f64;
+        let block_mean = sum(block) / block.len() as f32;
+        let distance = f64::from(block_mean) - mean;
+        // The squares are about the rounded mean, so it is that mean which the blocks must be joined by.
+        let (block_sum, block_squares) = distances(block, block_mean);
+        let distance = distance + f64::from(block_sum) / n_block;
+        let block_squares = f64::from(block_squares) - f64::from(block_sum) * f64::from(block_sum) / n_block;
+        squares += block_squares + distance * distance * n * n_block / (n + n_block);
+        mean += distance * n_block / (n + n_block);
+        n += n_block;
+    }
     let variance = squares / n;
-    (mean, (1.0 / (variance + f64::from(eps)).sqrt()) as f32)
+    (mean as f32, (1.0 / (variance + f64::from(eps)).sqrt()) as f32)
 }
 
 fn row_statistics(row: &[f32], eps: f32) -> (f32, f32) {
@@ -114,7 +128,7 @@ fn row_statistics(row: &[f32], eps: f32) -> (f32, f32) {
 
 /// Sums in independent lanes: vectorizable, and more exact than one running sum.
 #[inline(always)]
-fn lanes(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+fn in_lanes(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     const LANES: usize = 32;
     let mut sums = [0.0f32; LANES];
     let chunks = values.chunks_exact(LANES);
@@ -136,13 +150,20 @@ fn lanes(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
 
 dispatched! {
     fn sum(values: &[f32]) -> f32 {
-        lanes(values, |x| x)
+        in_lanes(values, |x| x)
     }
 }
 
 dispatched! {
     fn squared_distance(values: &[f32], mean: f32) -> f32 {
-        lanes(values, |x| (x - mean) * (x - mean))
+        in_lanes(values, |x| (x - mean) * (x - mean))
+    }
+}
+
+dispatched! {
+    /// The distances from `mean`, and their squares, added up.
+    fn distances(values: &[f32], mean: f32) -> (f32, f32) {
+        (in_lanes(values, |x| x - mean), in_lanes(values, |x| (x - mean) * (x - mean)))
     }
 }
 
@@ -164,7 +185,7 @@ dispatched! {
 
 dispatched! {
     pub(crate) fn rms_norm_row(row: &mut [f32], weight: &[f32], eps: f32) {
-        let mean_square = lanes(row, |x| x * x) / row.len() as f32;
+        let mean_square = in_lanes(row, |x| x * x) / row.len() as f32;
         let inverse = 1.0 / (mean_square + eps).sqrt();
         for (x, weight) in row.iter_mut().zip(weight) {
             *x = *x * inverse * weight;
@@ -180,18 +201,39 @@ dispatched! {
     }
 }
 
-dispatched! {
-    fn affine_silu(values: &[f32], out: &mut [f32], scale: f32, shift: f32) {
+/// `silu(scale x + shift)`
+struct AffineSilu<'a> {
+    values: &'a [f32],
+    out: &'a mut [f32],
+    scale: f32,
+    shift: f32,
+}
+
+impl Task for AffineSilu<'_> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let (values, rest) = self.values.as_chunks::<LANES>();
+        let (out, out_rest) = self.out.as_chunks_mut::<LANES>();
         for (out, x) in out.iter_mut().zip(values) {
-            let y = x * scale + shift;
-            *out = y / (1.0 + math::exp(-y));
+            affine_silu(lanes, x, out, (self.scale, self.shift));
         }
+        let (mut last, mut computed) = ([0.0; LANES], [0.0; LANES]);
+        last[..rest.len()].copy_from_slice(rest);
+        affine_silu(lanes, &last, &mut computed, (self.scale, self.shift));
+        out_rest.copy_from_slice(&computed[..rest.len()]);
     }
+}
+
+#[inline(always)]
+fn affine_silu<L: Lanes>(lanes: L, x: &[f32; LANES], out: &mut [f32; LANES], (scale, shift): (f32, f32)) {
+    let y = lanes.mul_add(lanes.load_numbers(x), lanes.splat(scale), lanes.splat(shift));
+    lanes.store_numbers(lanes.silu(y), out);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::numbers;
 
     #[test]
     fn a_layer_norm_has_zero_mean_and_unit_variance() {
@@ -222,6 +264,41 @@ mod tests {
         };
         assert!((norm(1e-6) - 0.707_106_77).abs() < 1e-6);
         assert!((norm(1e-5) - 0.301_511_35).abs() < 1e-6);
+    }
+
+    /// The definition, in f64.
+    fn plainly(input: &[f32], norm: GroupNorm<'_>) -> Vec<f32> {
+        let n_channels = norm.weight.len();
+        let (n_pixels, group_len) = (input.len() / n_channels, input.len() / norm.n_groups);
+        let mut out = Vec::new();
+        for (idx, x) in input.iter().enumerate() {
+            let group = &input[idx / group_len * group_len..][..group_len];
+            let mean = group.iter().map(|x| f64::from(*x)).sum::<f64>() / group_len as f64;
+            let variance = group.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / group_len as f64;
+            let normal = (f64::from(*x) - mean) / (variance + f64::from(norm.eps)).sqrt();
+            let (weight, bias) = (norm.weight[idx / n_pixels], norm.bias[idx / n_pixels]);
+            let y = normal * f64::from(weight) + f64::from(bias);
+            out.push((if norm.silu { y / (1.0 + (-y).exp()) } else { y }) as f32);
+        }
+        out
+    }
+
+    #[test]
+    fn a_group_norm_matches_the_definition_where_the_mean_is_large_and_where_it_is_not() {
+        for (offset, tolerance) in [(0.0, 2e-6), (30.0, 1e-5), (-1000.0, 3e-4)] {
+            for (n_channels, n_pixels) in [(4, 7), (6, 2500)] {
+                let input: Vec<f32> = numbers(n_channels * n_pixels, 1).iter().map(|x| x + offset).collect();
+                let (weight, bias) = (numbers(n_channels, 2), numbers(n_channels, 3));
+                for silu in [false, true] {
+                    let norm = GroupNorm { n_groups: 2, eps: 1e-6, weight: &weight, bias: &bias, silu };
+                    let mut out = vec![f32::NAN; input.len()];
+                    group_norm(&input, &mut out, norm);
+                    for (got, expected) in out.iter().zip(plainly(&input, norm)) {
+                        assert!((got - expected).abs() < tolerance, "{offset}: {got} instead of {expected}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -305,7 +305,7 @@ impl SpatialAttention {
         let (q, k, v) = (self.to_q.forward(&pixels)?, self.to_k.forward(&pixels)?, self.to_v.forward(&pixels)?);
         let attended = self.to_out.forward(&attend(&q, &k, &v, Heads::plain(1, self.n_channels))?)?;
         let attended = attended.transpose(1, D::Minus1)?.contiguous()?.reshape((b, c, h, w))?;
-        Ok((x + attended)?)
+        nn::add(x, &attended)
     }
 }
 

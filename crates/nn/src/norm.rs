@@ -146,7 +146,7 @@ impl GroupNorm {
             bias: &bias,
             silu: follow == Follow::Silu,
         };
-        let mut out = vec![0.0; input.len()];
+        let mut out = kernels::memory::zeros(input.len());
         let picture_len = n_channels * h * w;
         for (out, input) in out.chunks_mut(picture_len).zip(input.chunks(picture_len)) {
             kernels::norm::group_norm(input, out, norm);

@@ -217,20 +217,25 @@ impl Source<'_> {
     fn read(&self, channel: usize, (y, x): (usize, usize), step: usize, to: &mut [f32]) {
         let width = self.picture.extent.width;
         let Some(row) = self.row(channel, y) else { return to.fill(0.0) };
-        if step != 1 || self.form.upsample {
+        if self.form.upsample {
             for (idx, to) in to.iter_mut().enumerate() {
                 *to = self.index(x + idx * step, width).map_or(0.0, |x| row[x]);
             }
             return;
         }
-        // The common case: a shifted copy with zeros beyond either end.
+        // Zeros, then what the row has, then zeros again.
         let before = self.form.padding.before;
-        let n_before = before.saturating_sub(x).min(to.len());
-        let from = (x + n_before).saturating_sub(before).min(width);
-        let n_inside = (to.len() - n_before).min(width - from);
+        let n_before = before.saturating_sub(x).div_ceil(step).min(to.len());
+        let from = (x + n_before * step).saturating_sub(before).min(width);
+        let n_inside = (to.len() - n_before).min((width - from).div_ceil(step));
         to[..n_before].fill(0.0);
-        to[n_before..n_before + n_inside].copy_from_slice(&row[from..from + n_inside]);
         to[n_before + n_inside..].fill(0.0);
+        let (row, to) = (&row[from..], &mut to[n_before..n_before + n_inside]);
+        match step {
+            1 => to.copy_from_slice(&row[..n_inside]),
+            2 => to.iter_mut().zip(row.chunks(2)).for_each(|(to, pair)| *to = pair[0]),
+            _ => to.iter_mut().zip(row.chunks(step)).for_each(|(to, some)| *to = some[0]),
+        }
     }
 
     /// The row of the input under a row of the padded, perhaps doubled, picture.

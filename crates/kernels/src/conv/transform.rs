@@ -37,20 +37,47 @@ pub(super) fn input<L: Lanes>(lanes: L, d: [L::Vector; SEEN]) -> [L::Vector; SEE
 /// `G g`: three weights at the six points.
 #[inline(always)]
 pub(super) fn weight<L: Lanes>(lanes: L, g: [L::Vector; 3]) -> [L::Vector; SEEN] {
-    let [g0, g1, g2] = g;
-    let scale = |by: f32, x| lanes.mul(lanes.splat(by), x);
-    let even = lanes.mul_add(lanes.splat(-1.0 / 3.0), g2, scale(-2.0 / 3.0, g0));
-    let odd = scale(-2.0 / 3.0 * FRAC_1_SQRT_2, g1);
-    let outer_even = lanes.mul_add(lanes.splat(1.0 / 3.0), g2, scale(1.0 / 6.0, g0));
-    let outer_odd = scale(SQRT_2 / 6.0, g1);
-    [
-        g0,
-        lanes.add(even, odd),
-        lanes.sub(even, odd),
-        lanes.add(outer_even, outer_odd),
-        lanes.sub(outer_even, outer_odd),
-        g2,
-    ]
+    let [first, last] = weight_pair(lanes, g, Pair::Ends);
+    let [inner, inner_negative] = weight_pair(lanes, g, Pair::Inner);
+    let [outer, outer_negative] = weight_pair(lanes, g, Pair::Outer);
+    [first, inner, inner_negative, outer, outer_negative, last]
+}
+
+/// Two of the six points, whose values have most of their arithmetic in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pair {
+    /// 0 and infinity.
+    Ends,
+    /// ±1/√2
+    Inner,
+    /// ±√2
+    Outer,
+}
+
+impl Pair {
+    pub(super) const ALL: [Self; 3] = [Self::Ends, Self::Inner, Self::Outer];
+
+    /// Which of the six they are.
+    pub(super) fn rows(self) -> [usize; 2] {
+        match self {
+            Self::Ends => [0, SEEN - 1],
+            Self::Inner => [1, 2],
+            Self::Outer => [3, 4],
+        }
+    }
+}
+
+/// Two rows of `G g`.
+#[inline(always)]
+pub(super) fn weight_pair<L: Lanes>(lanes: L, [g0, g1, g2]: [L::Vector; 3], pair: Pair) -> [L::Vector; 2] {
+    let (of_g0, of_g1, of_g2) = match pair {
+        Pair::Ends => return [g0, g2],
+        Pair::Inner => (-2.0 / 3.0, -2.0 / 3.0 * FRAC_1_SQRT_2, -1.0 / 3.0),
+        Pair::Outer => (1.0 / 6.0, SQRT_2 / 6.0, 1.0 / 3.0),
+    };
+    let even = lanes.mul_add(lanes.splat(of_g2), g2, lanes.mul(lanes.splat(of_g0), g0));
+    let odd = lanes.mul(lanes.splat(of_g1), g1);
+    [lanes.add(even, odd), lanes.sub(even, odd)]
 }
 
 /// `Aᵀ m`: four outputs of the products at the six points.

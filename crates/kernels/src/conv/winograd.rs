@@ -6,15 +6,15 @@
 //! times the memory, and be read from there.
 
 use super::tile::{self, TILE_VECTORS};
-use super::transform::{self, GIVEN, PRODUCTS, SEEN};
+use super::transform::{self, GIVEN, PRODUCTS, Pair, SEEN};
 use super::{Extent, Form, Job};
 use crate::lanes::{self, LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// What a block's transformed inputs may take.
-const BLOCK_BYTES: usize = 8 << 20;
+/// Vectors of tiles that a task takes: as many as keep their sums in registers.
+const BLOCK_VECTORS: usize = TILE_VECTORS;
 /// Channels that are added up at once, as in [`super::columns`].
 const BLOCK_CHANNELS: usize = 256;
 /// Pixels that the widest row of a vector's tiles spans, rounded up to whole vectors.
@@ -27,34 +27,32 @@ thread_local! {
 
 /// Kept from task to task: fresh memory costs more than what is done with it.
 struct Scratch {
-    /// For each group `(products, channels, vectors of the group)`
+    /// `(products, channels, vectors)`
     inputs: Vec<Line>,
-    /// `(products, channels)`
+    /// `(products of two rows, channels)`
     weights: Vec<Line>,
-    /// `(products, outputs of the chunk, vectors of the group)`
+    /// `(products, outputs of the chunk, vectors)`
     sums: Vec<Line>,
 }
 
 /// Whether the form is one that can be computed so, and the products saved outweigh the transforms.
 pub(super) fn pays(form: &Form, output: Extent) -> bool {
-    // Below, a transform costs more than the products that it saves.
-    const CHANNELS_MIN: usize = 8;
+    // Below, the transforms cost more than the products that they save.
+    const INPUTS_MIN: usize = 8;
     let n_tiles = output.height.div_ceil(GIVEN) * output.width.div_ceil(GIVEN);
     let products = PRODUCTS * n_tiles.div_ceil(LANES);
     let plain_products = form.n_taps() / form.inputs * (output.height * output.width).div_ceil(LANES);
     // The transform of a doubled picture knows no other padding.
     let is_known = form.side == 3 && form.stride == 1 && (!form.upsample || form.padding.before == 1);
-    is_known && form.inputs.min(form.outputs) >= CHANNELS_MIN && 2 * products < plain_products
+    is_known && form.inputs >= INPUTS_MIN && 2 * products < plain_products
 }
 
 pub(super) fn convolve(job: &Job<'_>) {
     let Extent { height, width } = job.output;
     let n_tiles = height.div_ceil(GIVEN) * width.div_ceil(GIVEN);
     let n_vectors = n_tiles.div_ceil(LANES);
-    let n_vectors_max = (BLOCK_BYTES / (PRODUCTS * size_of::<Line>() * job.conv.form.inputs)).max(1);
-    let n_vectors_max =
-        if n_vectors_max > TILE_VECTORS { n_vectors_max / TILE_VECTORS * TILE_VECTORS } else { n_vectors_max };
-    let block_tiles = n_vectors_max.min(n_vectors) * LANES;
+    // Blocks of the same size, as nearly as can be.
+    let block_tiles = n_vectors.div_ceil(n_vectors.div_ceil(BLOCK_VECTORS)) * LANES;
     job.for_each_part(n_tiles.div_ceil(block_tiles), |block, chunks| {
         let first = block * block_tiles;
         let tiles = first..(first + block_tiles).min(n_tiles);
@@ -79,44 +77,28 @@ fn product_stride(n_lines: usize) -> usize {
 impl Task for Part<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { job, tiles, chunks, scratch } = self;
+        let Self { job, tiles, chunks, scratch: Scratch { inputs, weights, sums } } = self;
         let channels = job.conv.form.inputs;
-        let group_tiles = TILE_VECTORS * LANES;
-        let groups = || tiles.clone().step_by(group_tiles).map(|first| first..(first + group_tiles).min(tiles.end));
-        let input_lines = |group: &Range<usize>| PRODUCTS * product_stride(channels * group.len().div_ceil(LANES));
-        let sum_lines = |group: &Range<usize>| PRODUCTS * product_stride(LANES * group.len().div_ceil(LANES));
+        let n_vectors = tiles.len().div_ceil(LANES);
+        let (n_inputs, n_sums) = (channels * n_vectors, LANES * n_vectors);
+        inputs.resize(PRODUCTS * product_stride(n_inputs), Line::ZERO);
+        weights.resize(2 * SEEN * product_stride(channels), Line::ZERO);
+        sums.resize(PRODUCTS * product_stride(n_sums), Line::ZERO);
 
-        scratch.inputs.resize(groups().map(|group| input_lines(&group)).sum(), Line::ZERO);
-        scratch.weights.resize(PRODUCTS * product_stride(channels), Line::ZERO);
-        scratch.sums.resize(groups().map(|group| sum_lines(&group)).sum(), Line::ZERO);
-
-        let mut inputs = &mut scratch.inputs[..];
-        for group in groups() {
-            let here;
-            (here, inputs) = inputs.split_at_mut(input_lines(&group));
-            transform_inputs(lanes, job, group, here);
-        }
+        transform_inputs(lanes, job, tiles.clone(), inputs);
         for chunk in chunks {
-            transform_weights(lanes, job.conv.weight.chunk(chunk), &mut scratch.weights);
-            for product in 0..PRODUCTS {
-                let weights = &scratch.weights[product * product_stride(channels)..][..channels];
-                let (mut inputs, mut sums) = (&scratch.inputs[..], &mut scratch.sums[..]);
-                for group in groups() {
-                    let n_vectors = group.len().div_ceil(LANES);
-                    let (seen, here);
-                    (seen, inputs) = inputs.split_at(input_lines(&group));
-                    (here, sums) = sums.split_at_mut(sum_lines(&group));
-                    let seen = &seen[product * product_stride(channels * n_vectors)..][..channels * n_vectors];
-                    let here = &mut here[product * product_stride(LANES * n_vectors)..][..LANES * n_vectors];
-                    multiply(lanes, weights, seen, here);
+            // Two rows of the weights' products at a time stay in a core's cache where all six would not.
+            for pair in Pair::ALL {
+                transform_weights(lanes, job.conv.weight.chunk(chunk), pair, weights);
+                for idx in 0..2 * SEEN {
+                    let product = pair.rows()[idx / SEEN] * SEEN + idx % SEEN;
+                    let weights = &weights[idx * product_stride(channels)..][..channels];
+                    let inputs = &inputs[product * product_stride(n_inputs)..][..n_inputs];
+                    let sums = &mut sums[product * product_stride(n_sums)..][..n_sums];
+                    multiply(lanes, weights, inputs, sums);
                 }
             }
-            let mut sums = &scratch.sums[..];
-            for group in groups() {
-                let here;
-                (here, sums) = sums.split_at(sum_lines(&group));
-                transform_outputs(lanes, job, chunk, group, here);
-            }
+            transform_outputs(lanes, job, chunk, tiles.clone(), sums);
         }
     }
 }
@@ -131,7 +113,7 @@ fn multiply<L: Lanes>(lanes: L, weights: &[Line], inputs: &[Line], sums: &mut [L
     }
 }
 
-/// What a group of tiles sees, `(products, channels, vectors of the group)`.
+/// What tiles see, `(products, channels, vectors)`.
 #[inline(always)]
 fn transform_inputs<L: Lanes>(lanes: L, job: &Job<'_>, tiles: Range<usize>, to: &mut [Line]) {
     let channels = job.conv.form.inputs;
@@ -189,27 +171,28 @@ fn transform_columns<L: Lanes>(
     seen
 }
 
-/// A chunk's weights, `(channels, 3, 3)`, to `(products, channels)`.
+/// A chunk's weights, `(channels, 3, 3)`, to `(products of a pair of rows, channels)`.
 #[inline(always)]
-fn transform_weights<L: Lanes>(lanes: L, weights: &[Line], to: &mut [Line]) {
+fn transform_weights<L: Lanes>(lanes: L, weights: &[Line], pair: Pair, to: &mut [Line]) {
     let (kernels, _) = weights.as_chunks::<9>();
     let stride = product_stride(kernels.len());
     for (channel, kernel) in kernels.iter().enumerate() {
-        let mut columns = [[lanes.splat(0.0); SEEN]; 3];
-        for (x, column) in columns.iter_mut().enumerate() {
+        let mut rows = [[lanes.splat(0.0); 3]; 2];
+        for x in 0..3 {
             let weights = [lanes.load(&kernel[x]), lanes.load(&kernel[3 + x]), lanes.load(&kernel[6 + x])];
-            *column = transform::weight(lanes, weights);
+            let [first, second] = transform::weight_pair(lanes, weights, pair);
+            rows[0][x] = first;
+            rows[1][x] = second;
         }
-        for y in 0..SEEN {
-            let row = transform::weight(lanes, [columns[0][y], columns[1][y], columns[2][y]]);
-            for (x, value) in row.into_iter().enumerate() {
+        for (y, row) in rows.into_iter().enumerate() {
+            for (x, value) in transform::weight(lanes, row).into_iter().enumerate() {
                 lanes.store(value, &mut to[(y * SEEN + x) * stride + channel]);
             }
         }
     }
 }
 
-/// Writes the pictures of a chunk's outputs where a group's tiles lie, from `(products, outputs, vectors of the group)`.
+/// Writes the pictures of a chunk's outputs where tiles lie, from `(products, outputs, vectors)`.
 #[inline(always)]
 fn transform_outputs<L: Lanes>(lanes: L, job: &Job<'_>, chunk: usize, tiles: Range<usize>, sums: &[Line]) {
     let Extent { height, width } = job.output;
@@ -246,7 +229,7 @@ fn transform_outputs<L: Lanes>(lanes: L, job: &Job<'_>, chunk: usize, tiles: Ran
     }
 }
 
-/// The tiles of one vector of a group.
+/// The tiles of one vector.
 #[inline(always)]
 fn vector_tiles(tiles: &Range<usize>, vector: usize) -> Range<usize> {
     let first = tiles.start + vector * LANES;
