@@ -1,0 +1,312 @@
+//! Sixteen numbers at a time: one body, written once over [`Lanes`], compiled for each instruction set and chosen at run
+//! time.
+//!
+//! [`crate::dispatch::dispatched`] is enough where the compiler sees the vectors by itself. Where sums must stay in
+//! registers, or neighbors trade places, a kernel is a [`Task`], which is handed the processor's own vectors.
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::dispatch::{self, Level};
+use crate::math;
+
+/// Numbers of a vector.
+pub(crate) const LANES: usize = 16;
+
+/// One vector in memory.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [f32; LANES]);
+
+impl Line {
+    pub(crate) const ZERO: Self = Self([0.0; LANES]);
+
+    /// The numbers of adjacent lines.
+    #[inline(always)]
+    pub(crate) fn numbers(lines: &[Self]) -> &[f32] {
+        // SAFETY: a line is its numbers and nothing else, so lines that lie side by side are numbers that do.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines) / size_of::<f32>()) }
+    }
+
+    /// The numbers of adjacent lines.
+    #[inline(always)]
+    pub(crate) fn numbers_mut(lines: &mut [Self]) -> &mut [f32] {
+        // SAFETY: as above, and the lines are exclusively borrowed.
+        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines) / size_of::<f32>()) }
+    }
+}
+
+/// A tile of sums that stays in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Eight rows of up to three vectors.
+    EightByThree,
+    /// Four rows of one vector.
+    FourByOne,
+}
+
+/// An instruction set that the processor has: whoever holds a value of it may use it.
+pub(crate) trait Lanes: Copy {
+    type Vector: Copy;
+    /// How many sums the registers hold beside what they are made of.
+    const ROOM: Room;
+
+    fn splat(self, x: f32) -> Self::Vector;
+    fn load(self, from: &Line) -> Self::Vector;
+    fn store(self, x: Self::Vector, to: &mut Line);
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a b + c`, rounded once where the processor can.
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `c - a b`
+    fn mul_sub_from(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    fn load_numbers(self, from: &[f32; LANES]) -> Self::Vector;
+    fn store_numbers(self, x: Self::Vector, to: &mut [f32; LANES]);
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// Each number, but at least `low` and at most `high`.
+    fn clamp(self, x: Self::Vector, low: f32, high: f32) -> Self::Vector;
+    /// `2^n` of whole numbers from -126 to 127.
+    fn power_of_two(self, n: Self::Vector) -> Self::Vector;
+
+    /// `x sigmoid(x)`, within `1.5e-7 (1 + |x|)` of the result's size where that exceeds 1e-35.
+    #[inline(always)]
+    fn silu(self, x: Self::Vector) -> Self::Vector {
+        // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number.
+        let round = self.splat(12_582_912.0);
+        // Beyond, the result is `x` or next to nothing.
+        let exponent = self.clamp(self.mul(x, self.splat(-std::f32::consts::LOG2_E)), -126.0, 126.0);
+        let n = self.sub(self.add(exponent, round), round);
+        let r = self.sub(exponent, n);
+        let mut p = self.splat(math::EXP2[6]);
+        for coefficient in math::EXP2[..6].iter().rev() {
+            p = self.mul_add(p, r, self.splat(*coefficient));
+        }
+        self.div(x, self.mul_add(p, self.power_of_two(n), self.splat(1.0)))
+    }
+
+    /// Numbers of a row from `start` on; zeros where that is before the row or behind it.
+    #[inline(always)]
+    fn load_within(self, row: &[f32], start: isize) -> Self::Vector {
+        let mut line = Line::ZERO;
+        match usize::try_from(start).ok().and_then(|start| row.get(start..start + LANES)) {
+            Some(numbers) => line.0.copy_from_slice(numbers),
+            None => {
+                for (x, idx) in line.0.iter_mut().zip(start..) {
+                    *x = usize::try_from(idx).ok().and_then(|idx| row.get(idx)).copied().unwrap_or(0.0);
+                }
+            }
+        }
+        self.load(&line)
+    }
+
+    /// Lane `t` is lane `(t + 1) / 2` of the vector.
+    #[inline(always)]
+    fn doubled(self, x: Self::Vector) -> Self::Vector {
+        let (mut from, mut to) = (Line::ZERO, Line::ZERO);
+        self.store(x, &mut from);
+        for (t, to) in to.0.iter_mut().enumerate() {
+            *to = from.0[t.div_ceil(2)];
+        }
+        self.load(&to)
+    }
+
+    /// Lane `t` of the `k`-th vector is number `4 t + k` of the row.
+    #[inline(always)]
+    fn every_fourth(self, row: &[Line; 5]) -> [Self::Vector; 6] {
+        let at = |idx: usize| row[idx / LANES].0[idx % LANES];
+        let mut vectors = [self.splat(0.0); 6];
+        for (k, vector) in vectors.iter_mut().enumerate() {
+            let mut line = Line::ZERO;
+            for (t, x) in line.0.iter_mut().enumerate() {
+                *x = at(4 * t + k);
+            }
+            *vector = self.load(&line);
+        }
+        vectors
+    }
+
+    /// Number `4 t + k` of the row is lane `t` of the `k`-th vector.
+    #[inline(always)]
+    fn interleave(self, vectors: [Self::Vector; 4], row: &mut [Line; 4]) {
+        for (k, vector) in vectors.into_iter().enumerate() {
+            let mut line = Line::ZERO;
+            self.store(vector, &mut line);
+            for (t, x) in line.0.iter().enumerate() {
+                let idx = 4 * t + k;
+                row[idx / LANES].0[idx % LANES] = *x;
+            }
+        }
+    }
+}
+
+/// What is compiled for each instruction set. `run`, and all that it calls, must be `#[inline(always)]`.
+pub(crate) trait Task {
+    fn run<L: Lanes>(self, lanes: L);
+}
+
+/// Runs a task with the widest vectors that the processor has, up to those of `level`.
+pub(crate) fn run(level: Level, task: impl Task) {
+    match level.min(dispatch::level()) {
+        // SAFETY: `dispatch::level` found every feature that the function enables on this processor.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { x86::run_avx512(task) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::run_avx2(task) },
+        Level::Portable => task.run(Portable),
+    }
+}
+
+/// Any processor; the compiler makes of it what it can.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Lanes for Portable {
+    type Vector = [f32; LANES];
+    const ROOM: Room = Room::FourByOne;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::Vector {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &Line) -> Self::Vector {
+        from.0
+    }
+
+    #[inline(always)]
+    fn store(self, x: Self::Vector, to: &mut Line) {
+        to.0 = x;
+    }
+
+    #[inline(always)]
+    fn add(self, mut a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    }
+
+    #[inline(always)]
+    fn sub(self, mut a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a -= b);
+        a
+    }
+
+    #[inline(always)]
+    fn mul(self, mut a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a *= b);
+        a
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.add(self.mul(a, b), c)
+    }
+
+    #[inline(always)]
+    fn load_numbers(self, from: &[f32; LANES]) -> Self::Vector {
+        *from
+    }
+
+    #[inline(always)]
+    fn store_numbers(self, x: Self::Vector, to: &mut [f32; LANES]) {
+        *to = x;
+    }
+
+    #[inline(always)]
+    fn div(self, mut a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a /= b);
+        a
+    }
+
+    #[inline(always)]
+    fn clamp(self, mut x: Self::Vector, low: f32, high: f32) -> Self::Vector {
+        for x in &mut x {
+            *x = if *x > low { *x } else { low };
+            *x = if *x < high { *x } else { high };
+        }
+        x
+    }
+
+    #[inline(always)]
+    fn power_of_two(self, mut n: Self::Vector) -> Self::Vector {
+        n.iter_mut().for_each(|n| *n = math::power_of_two(*n));
+        n
+    }
+
+    #[inline(always)]
+    fn mul_sub_from(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.sub(c, self.mul(a, b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes sixty-eight numbers apart and puts sixty-four of them together again.
+    struct Shuffle<'a> {
+        row: &'a [Line; 5],
+        apart: &'a mut [Line; 6],
+        together: &'a mut [Line; 4],
+    }
+
+    impl Task for Shuffle<'_> {
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) {
+            let vectors = lanes.every_fourth(self.row);
+            for (line, vector) in self.apart.iter_mut().zip(vectors) {
+                lanes.store(vector, line);
+            }
+            lanes.interleave([vectors[0], vectors[1], vectors[2], vectors[3]], self.together);
+        }
+    }
+
+    struct Silu<'a>(&'a mut [f32; LANES]);
+
+    impl Task for Silu<'_> {
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) {
+            lanes.store_numbers(lanes.silu(lanes.load_numbers(self.0)), self.0);
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_knows_silu() {
+        for first in (-2000..2000).step_by(LANES) {
+            let exact = |x: f32| f64::from(x) / (1.0 + (-f64::from(x)).exp());
+            let x: [f32; LANES] = std::array::from_fn(|lane| (first + lane as i32) as f32 * 0.06);
+            for level in Level::ALL {
+                let mut out = x;
+                run(*level, Silu(&mut out));
+                for (x, out) in x.into_iter().zip(out) {
+                    let off = (f64::from(out) - exact(x)).abs();
+                    let allowed = 1.5e-7 * (1.0 + f64::from(x.abs())) * exact(x).abs() + 1e-35;
+                    assert!(off <= allowed, "{level:?}: silu({x}) = {out}");
+                }
+            }
+        }
+        for level in Level::ALL {
+            let mut out = [f32::NAN; LANES];
+            run(*level, Silu(&mut out));
+            assert!(out.iter().all(|x| x.is_nan()), "{level:?} hides what is not a number");
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_takes_rows_apart_and_puts_them_together() {
+        let mut row = [Line::ZERO; 5];
+        Line::numbers_mut(&mut row).iter_mut().enumerate().for_each(|(idx, x)| *x = idx as f32);
+        for level in Level::ALL {
+            let (mut apart, mut together) = ([Line::ZERO; 6], [Line::ZERO; 4]);
+            run(*level, Shuffle { row: &row, apart: &mut apart, together: &mut together });
+            for (k, line) in apart.iter().enumerate() {
+                let expected: Vec<f32> = (0..LANES).map(|t| (4 * t + k) as f32).collect();
+                assert_eq!(line.0[..], expected, "{level:?}, vector {k}");
+            }
+            assert_eq!(Line::numbers(&together), &Line::numbers(&row)[..64], "{level:?}");
+        }
+    }
+}
