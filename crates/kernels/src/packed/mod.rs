@@ -84,8 +84,10 @@ fn panels<T: Copy + Send + Sync, const N: usize>(rows: &[T], length: usize, miss
     let mut panels = vec![[[missing; N]; PANEL]; (rows.len() / length).div_ceil(PANEL) * n_groups];
     panels.par_chunks_mut(n_groups).zip(rows.par_chunks(PANEL * length)).for_each(|(panel, rows)| {
         for (output, row) in rows.chunks_exact(length).enumerate() {
-            for (line, group) in panel.iter_mut().zip(row.chunks(N)) {
-                line[output][..group.len()].copy_from_slice(group);
+            let (groups, rest) = row.as_chunks::<N>();
+            panel.iter_mut().zip(groups).for_each(|(line, group)| line[output] = *group);
+            if let Some(line) = panel.get_mut(groups.len()) {
+                line[output][..rest.len()].copy_from_slice(rest);
             }
         }
     });
