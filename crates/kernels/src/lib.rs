@@ -6,6 +6,7 @@
 
 mod dispatch;
 mod lanes;
+mod target;
 
 pub mod activation;
 pub mod attention;

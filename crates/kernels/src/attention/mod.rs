@@ -9,6 +9,7 @@ mod tile;
 mod unit;
 
 use crate::packed::multiplies_bf16;
+use crate::target::Target;
 use pack::{Line, Rows};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
@@ -271,30 +272,6 @@ impl<U: Unit> Task<'_, U> {
         for (panel, (lines, sums)) in lines.zip(&mut seen.sums).enumerate() {
             let n_columns = PANEL.min(self.dim - panel * PANEL);
             U::weigh(scores, lines, &corrections, (n_columns, sums));
-        }
-    }
-}
-
-/// The output, which tasks write to at places of their own.
-#[derive(Clone, Copy)]
-struct Target {
-    values: *mut f32,
-    row_stride: usize,
-}
-
-// SAFETY: `write` asks its caller that no two threads write to the same place.
-unsafe impl Sync for Target {}
-// SAFETY: as above; the pointer is to memory that outlives the tasks, which borrow it.
-unsafe impl Send for Target {}
-
-impl Target {
-    /// # Safety
-    /// The place must lie within the output, and nobody else may use it meanwhile.
-    unsafe fn write(self, row: usize, column: usize, values: &[f32]) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let place = self.values.add(row * self.row_stride + column);
-            std::ptr::copy_nonoverlapping(values.as_ptr(), place, values.len());
         }
     }
 }

@@ -14,6 +14,7 @@ pub use int8::Int8Weight;
 pub use single::SingleWeight;
 
 use crate::activation::Activation;
+use crate::target::Target;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -179,29 +180,5 @@ fn finish(values: &mut [f32], bias: Option<&[f32]>, activation: Option<Activatio
     }
     if let Some(activation) = activation {
         crate::activation::activate_here(activation, values);
-    }
-}
-
-/// An output that tasks write to at places of their own.
-#[derive(Clone, Copy)]
-struct Target {
-    values: *mut f32,
-    row_stride: usize,
-}
-
-// SAFETY: `write` asks its caller that no two threads write to the same place.
-unsafe impl Sync for Target {}
-// SAFETY: as above; the pointer is to memory that outlives the product, which borrows it.
-unsafe impl Send for Target {}
-
-impl Target {
-    /// # Safety
-    /// The place must lie within the output, and nobody else may use it meanwhile.
-    unsafe fn write(self, row: usize, column: usize, values: &[f32]) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let place = self.values.add(row * self.row_stride + column);
-            std::ptr::copy_nonoverlapping(values.as_ptr(), place, values.len());
-        }
     }
 }
