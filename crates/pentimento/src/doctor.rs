@@ -9,8 +9,10 @@ use ingest::IpRange;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Below this the larger models cannot be loaded, MiB.
-const MEMORY_MIB_ROOMY: u64 = 48 << 10;
+/// What the transformer of FLUX.1 [dev] takes in int8, with room for the pictures on their way.
+const MEMORY_MIB_PARTS: u64 = 15 << 10;
+/// What all of its parts take at once: the larger text encoder in bf16 beside the transformer.
+const MEMORY_MIB_ROOMY: u64 = 26 << 10;
 /// Below this even the embedded model may fail, MiB.
 const MEMORY_MIB_MIN: u64 = 1024;
 /// Below this a day's results may not fit, MiB.
@@ -74,8 +76,10 @@ fn memory() -> Finding {
     let text = format!("memory: {total} MiB, {available} MiB of it free");
     if available < MEMORY_MIB_MIN {
         Warning(format!("{text}; the embedded model wants {MEMORY_MIB_MIN} MiB"))
+    } else if total < MEMORY_MIB_PARTS {
+        Fine(format!("{text}; enough for the embedded model, not for FLUX.1 [dev]"))
     } else if total < MEMORY_MIB_ROOMY {
-        Fine(format!("{text}; enough for the embedded model, not for FLUX.1 [dev] in full precision"))
+        Fine(format!("{text}; enough for FLUX.1 [dev] in int8, read part by part"))
     } else {
         Fine(text)
     }
