@@ -9,7 +9,7 @@ use ingest::IpRange;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the transformer of FLUX.1 [dev] takes in int8, with room for the pictures on their way.
+/// What the transformer of FLUX.1-dev takes in int8, with room for the pictures on their way.
 const MEMORY_MIB_PARTS: u64 = 15 << 10;
 /// What all of its parts take at once: the larger text encoder in bf16 beside the transformer.
 const MEMORY_MIB_ROOMY: u64 = 26 << 10;
