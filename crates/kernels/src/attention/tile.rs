@@ -178,7 +178,7 @@ fn has_avx512() -> bool {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use super::{LANES, Line, ROW_STRIDE, Scores, Softmax, TILE_ROWS, Tile};
     use crate::math::EXP2;
     use std::arch::x86_64::{
@@ -233,7 +233,18 @@ mod x86 {
                 }
             }
         }
-        for ((total, sums), correction) in tile.iter_mut().zip(&sums).zip(corrections) {
+        add_corrected(tile, &sums, corrections);
+    }
+
+    /// `tile = tile * corrections + sums`, in the first vectors of each row.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::attention) fn add_corrected<const VECTORS: usize>(
+        tile: &mut Tile,
+        sums: &[[__m512; VECTORS]; TILE_ROWS],
+        corrections: &[f32; LANES],
+    ) {
+        for ((total, sums), correction) in tile.iter_mut().zip(sums).zip(corrections) {
             let correction = _mm512_set1_ps(*correction);
             for (total, sum) in total.chunks_exact_mut(LANES).zip(sums) {
                 // SAFETY: the chunk is a vector long.

@@ -113,9 +113,10 @@ fn rounded(value: f32) -> u16 {
 mod x86 {
     use super::{LANES, Line, Pair, Scores, TILE_ROWS, Tile};
     use crate::attention::tile::ROW_STRIDE;
+    use crate::attention::tile::x86::add_corrected;
     use std::arch::x86_64::{
-        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_storeu_si512,
+        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+        _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_storeu_si512,
     };
     use std::mem::transmute;
 
@@ -178,16 +179,7 @@ mod x86 {
                 }
             }
         }
-        for ((total, sums), correction) in tile.iter_mut().zip(&sums).zip(corrections) {
-            let correction = _mm512_set1_ps(*correction);
-            for (total, sum) in total.chunks_exact_mut(LANES).zip(sums) {
-                // SAFETY: the chunk is a vector long.
-                unsafe {
-                    let old = _mm512_loadu_ps(total.as_ptr());
-                    _mm512_storeu_ps(total.as_mut_ptr(), _mm512_fmadd_ps(old, correction, *sum));
-                }
-            }
-        }
+        add_corrected(tile, &sums, corrections);
     }
 
     #[inline]

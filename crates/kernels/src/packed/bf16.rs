@@ -1,7 +1,7 @@
 //! Packed weights in bf16: products of weights and inputs of 8 significant bits, added up in f32.
 
 use super::tile::tile_bf16;
-use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave, panels};
+use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave, n_outputs, n_rows, panels};
 use crate::dispatch::dispatched;
 use crate::narrow::round_to_bf16;
 use rayon::prelude::*;
@@ -27,10 +27,10 @@ impl Bf16Weight {
     /// # Shapes
     /// - weight: `(outputs, inputs)`
     pub fn pack(weight: &[f32], inputs: usize) -> Self {
-        assert!(inputs > 0 && weight.len().is_multiple_of(inputs), "a packed weight: rows are not whole");
+        let outputs = n_outputs(weight, inputs);
         let bits: Vec<u16> = weight.par_iter().map(|value| round_to_bf16(*value)).collect();
         let lines = panels(&bits, inputs, 0).into_iter().map(Line).collect();
-        Self { lines, inputs, outputs: weight.len() / inputs }
+        Self { lines, inputs, outputs }
     }
 
     /// `out = epilogue(x · weightᵀ)`
@@ -38,9 +38,8 @@ impl Bf16Weight {
     /// # Shapes
     /// - x: `(rows, inputs)`; out: `(rows, outputs)`
     pub fn multiply(&self, x: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
-        assert!(x.len().is_multiple_of(self.inputs), "a packed product: the input's rows are not whole");
+        let rows = n_rows(x, self.inputs);
         let n_pairs = self.inputs.div_ceil(PAIR);
-        let rows = x.len() / self.inputs;
         let mut pairs = vec![[0; PAIR]; rows * n_pairs];
         pairs.par_chunks_mut(n_pairs).zip(x.par_chunks(self.inputs)).for_each(|(pairs, row)| {
             round(row, &mut pairs.as_flattened_mut()[..row.len()]);

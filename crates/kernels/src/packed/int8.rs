@@ -5,7 +5,7 @@
 //! loss where it arises: an input channel that is far larger than the others coarsens its own block only.
 
 use super::tile::tile_int8;
-use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, panels};
+use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, n_rows, panels};
 use crate::dispatch::dispatched;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -74,8 +74,8 @@ impl Int8Weight {
     /// # Shapes
     /// - weight: `(outputs, inputs)`
     pub fn pack(weight: &[f32], inputs: usize) -> Self {
-        assert!(inputs > 0 && weight.len().is_multiple_of(inputs), "a packed weight: rows are not whole");
-        let (mut levels, mut scales) = (vec![0; weight.len()], vec![0.0; weight.len() / inputs * n_blocks(inputs)]);
+        let outputs = n_outputs(weight, inputs);
+        let (mut levels, mut scales) = (vec![0; weight.len()], vec![0.0; outputs * n_blocks(inputs)]);
         let rows = levels.par_chunks_mut(inputs).zip(weight.par_chunks(inputs));
         rows.zip(scales.par_chunks_mut(n_blocks(inputs))).for_each(|((levels, row), scales)| {
             let blocks = levels.chunks_mut(BLOCK_INPUTS).zip(row.chunks(BLOCK_INPUTS));
@@ -90,7 +90,7 @@ impl Int8Weight {
             lines: panels(&levels, inputs, OFFSET as u8).into_iter().map(Line).collect(),
             scales: panels::<_, 1>(&scales, n_blocks(inputs), 0.0).into_iter().map(|line| line.map(|[x]| x)).collect(),
             inputs,
-            outputs: weight.len() / inputs,
+            outputs,
         }
     }
 
@@ -99,7 +99,6 @@ impl Int8Weight {
     /// # Shapes
     /// - x: `(rows, inputs)`; out: `(rows, outputs)`
     pub fn multiply(&self, x: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
-        assert!(x.len().is_multiple_of(self.inputs), "a packed product: the input's rows are not whole");
         compute(&Int8Product { x: Quantized::of(x, self.inputs), weight: self }, epilogue, out);
     }
 
@@ -141,7 +140,7 @@ impl Product for Int8Product<'_> {
 
 impl Quantized {
     fn of(x: &[f32], inputs: usize) -> Self {
-        let (n_groups, n_blocks, n_rows) = (inputs.div_ceil(GROUP), n_blocks(inputs), x.len() / inputs);
+        let (n_groups, n_blocks, n_rows) = (inputs.div_ceil(GROUP), n_blocks(inputs), n_rows(x, inputs));
         let n_tiles = n_rows.div_ceil(TILE_ROWS);
         let mut levels = vec![[[0; GROUP]; TILE_ROWS]; n_tiles * n_groups];
         let mut rows = vec![Rows::default(); n_tiles * n_blocks];

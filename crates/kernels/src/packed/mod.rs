@@ -95,6 +95,18 @@ fn panels<T: Copy + Send + Sync, const N: usize>(rows: &[T], length: usize, miss
     panels
 }
 
+/// Outputs of a weight, `(outputs, inputs)`, that is to be packed.
+fn n_outputs(weight: &[f32], inputs: usize) -> usize {
+    assert!(inputs > 0 && weight.len().is_multiple_of(inputs), "a packed weight: rows are not whole");
+    weight.len() / inputs
+}
+
+/// Rows of what a packed weight is multiplied by, `(rows, inputs)`.
+fn n_rows(x: &[f32], inputs: usize) -> usize {
+    assert!(x.len().is_multiple_of(inputs), "a packed product: the input's rows are not whole");
+    x.len() / inputs
+}
+
 /// The rows of tiles, interleaved: `(tiles, length, rows of a tile)`. A row that is not there is zero.
 fn interleave<T: Copy + Default + Send + Sync>(values: &[T], length: usize) -> Vec<[T; TILE_ROWS]> {
     let n_tiles = (values.len() / length).div_ceil(TILE_ROWS);

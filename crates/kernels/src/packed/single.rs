@@ -2,7 +2,7 @@
 
 use super::int8::{level, scale_of};
 use super::tile::tile_f32;
-use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave, panels};
+use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave, n_outputs, n_rows, panels};
 use crate::dispatch::dispatched;
 use crate::narrow::{Format, round_to_bf16};
 use rayon::prelude::*;
@@ -86,8 +86,7 @@ impl SingleWeight {
     /// # Shapes
     /// - x: `(rows, inputs)`; out: `(rows, outputs)`
     pub fn multiply(&self, x: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
-        assert!(x.len().is_multiple_of(self.inputs), "a packed product: the input's rows are not whole");
-        let rows = x.len() / self.inputs;
+        let rows = n_rows(x, self.inputs);
         compute(&SingleProduct { x: interleave(x, self.inputs), rows, weight: self }, epilogue, out);
     }
 
@@ -136,11 +135,6 @@ impl Product for SingleProduct<'_> {
         let x = &self.x[place.tile() * self.weight.inputs..][block.range()];
         tile_f32(x, block.lines, sums);
     }
-}
-
-fn n_outputs(weight: &[f32], inputs: usize) -> usize {
-    assert!(inputs > 0 && weight.len().is_multiple_of(inputs), "a packed weight: rows are not whole");
-    weight.len() / inputs
 }
 
 fn single_lines(weight: &[f32], inputs: usize) -> Vec<Line> {

@@ -2,6 +2,7 @@
 
 use super::int8::Operands;
 use super::{PANEL, TILE_ROWS, Tile, bf16, single};
+use crate::narrow::Format;
 
 /// `sums += rows · lines`
 ///
@@ -68,7 +69,7 @@ crate::dispatch::dispatched! {
 
 crate::dispatch::dispatched! {
     fn portable_bf16(rows: &[[[u16; bf16::PAIR]; TILE_ROWS]], lines: &[bf16::Line], totals: &mut Tile<f32>) {
-        let widen = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+        let widen = |bits: u16| Format::Bf16.value(bits);
         for (idx, totals) in totals.iter_mut().enumerate() {
             let mut sums = [0.0f32; PANEL];
             for (row, line) in rows.iter().zip(lines) {
