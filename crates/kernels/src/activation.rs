@@ -81,23 +81,6 @@ pub fn add_gated(values: &[f32], gate: &[f32], update: &[f32], out: &mut [f32]) 
     });
 }
 
-/// Rows of several matrices, one beside the other.
-///
-/// # Shapes
-/// - parts: `(rows, widths[idx])` each; out: `(rows, sum of the widths)`
-pub fn join_columns(parts: &[&[f32]], widths: &[usize], out: &mut [f32]) {
-    let n: usize = widths.iter().sum();
-    let fits = |(part, width): (&&[f32], &usize)| part.len() * n == out.len() * width;
-    assert!(n > 0 && parts.len() == widths.len() && parts.iter().zip(widths).all(fits), "join_columns: lengths differ");
-    out.par_chunks_mut(n).enumerate().with_min_len(row_batch(n)).for_each(|(idx, mut rest)| {
-        for (part, width) in parts.iter().zip(widths) {
-            let (columns, after) = rest.split_at_mut(*width);
-            columns.copy_from_slice(&part[idx * width..(idx + 1) * width]);
-            rest = after;
-        }
-    });
-}
-
 /// Rows of `n` elements that make a chunk worth a thread's while.
 pub(crate) fn row_batch(n: usize) -> usize {
     (CHUNK / n).max(1)
@@ -211,12 +194,5 @@ mod tests {
         let silu_of_one = 0.731_058_6;
         let expected = [0.0, 3.0 * silu_of_one, 0.0, 5.0 * silu_of_one];
         assert!(out.iter().zip(expected).all(|(ours, theirs)| (ours - theirs).abs() < 1e-6), "{out:?}");
-    }
-
-    #[test]
-    fn joined_rows_stand_side_by_side() {
-        let mut out = [0.0; 6];
-        join_columns(&[&[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0]], &[1, 2], &mut out);
-        assert_eq!(out, [1.0, 3.0, 4.0, 2.0, 5.0, 6.0]);
     }
 }

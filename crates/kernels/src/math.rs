@@ -1,5 +1,8 @@
 //! Elementary functions on `f32` that the compiler can vectorize.
 
+/// 1.5 * 2^23: what is added to it and taken from it again is rounded to the nearest whole number.
+const ROUND: f32 = 12_582_912.0;
+
 /// `e^x`, within 2 ulp on the finite range; 0 below -104, infinity above 88.73.
 ///
 /// Range reduction by `x = n ln 2 + r` with a two-part constant, then a degree-6 minimax polynomial on
@@ -9,8 +12,6 @@ pub fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number.
-    const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-104.0, 89.0);
     let n = (clamped * LOG2_E + ROUND) - ROUND;
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
@@ -25,7 +26,8 @@ pub fn exp(x: f32) -> f32 {
 /// `2^n` for a whole `n` from -126 to 127; 0 for -127.
 #[inline(always)]
 pub(crate) fn power_of_two(n: f32) -> f32 {
-    f32::from_bits(((n as i32 + 127) as u32) << 23)
+    // The sum's lowest bits are the whole number; a conversion, which saturates, would be done one number at a time.
+    f32::from_bits((n + ROUND).to_bits().wrapping_add(127) << 23)
 }
 
 /// `2^x`, within 2 ulp for `x` up to 127; 0 below -126.5.
@@ -33,8 +35,6 @@ pub(crate) fn power_of_two(n: f32) -> f32 {
 /// Range reduction to `|r| <= 1/2`, then a minimax polynomial ([`EXP2`]).
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number.
-    const ROUND: f32 = 12_582_912.0;
     let clamped = if x < -127.0 { -127.0 } else { x };
     let n = (clamped + ROUND) - ROUND;
     polynomial(clamped - n, EXP2) * power_of_two(n)

@@ -1,5 +1,7 @@
 //! Where many tasks leave their results in one matrix.
 
+use std::ops::Range;
+
 /// An output that tasks write to at places of their own.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
@@ -18,9 +20,29 @@ impl Target {
     /// The place must lie within the output, and nobody else may use it meanwhile.
     pub(crate) unsafe fn write(self, row: usize, column: usize, values: &[f32]) {
         // SAFETY: the caller's promise.
-        unsafe {
-            let place = self.values.add(row * self.row_stride + column);
-            std::ptr::copy_nonoverlapping(values.as_ptr(), place, values.len());
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.place(row, column), values.len()) };
+    }
+
+    /// # Safety
+    /// The place must lie within the output.
+    unsafe fn place(self, row: usize, column: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.values.add(row * self.row_stride + column) }
+    }
+
+    /// Writes the first elements of some rows, as many as there are columns.
+    ///
+    /// # Safety
+    /// As for [`Target::write`].
+    pub(crate) unsafe fn write_rows<const N: usize>(self, first: usize, columns: Range<usize>, rows: &[[f32; N]]) {
+        for (idx, row) in rows.iter().enumerate() {
+            if columns.len() == N {
+                // SAFETY: the caller's promise. Of a known length, no function is called to copy it.
+                unsafe { self.place(first + idx, columns.start).cast::<[f32; N]>().write(*row) };
+            } else {
+                // SAFETY: the caller's promise.
+                unsafe { self.write(first + idx, columns.start, &row[..columns.len()]) };
+            }
         }
     }
 }

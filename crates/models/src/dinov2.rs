@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use nn::attention::{Heads, attend};
 use nn::conv::{Conv2d, Extent, Form, Padding};
 use nn::interpolate::{Interpolation, interpolate};
-use nn::linear::Linear;
+use nn::linear::{Linear, forward_each};
 use nn::norm::{LayerNorm, gated_residual};
 use nn::{Activation, Error, Result, Weights};
 use serde::Deserialize;
@@ -296,7 +296,7 @@ impl SelfAttention {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (self.query.forward(x)?, self.key.forward(x)?, self.value.forward(x)?);
+        let [q, k, v] = forward_each([&self.query, &self.key, &self.value], x)?;
         self.dense.forward(&attend(&q, &k, &v, Heads::plain(self.n_heads, self.head_dim))?)
     }
 }

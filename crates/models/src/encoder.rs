@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 use nn::attention::{Heads, Mask, attend};
-use nn::linear::Linear;
+use nn::linear::{Linear, forward_each};
 use nn::norm::LayerNorm;
 use nn::{Activation, Error, Result, Weights};
 
@@ -80,7 +80,7 @@ impl SelfAttention {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
+        let [q, k, v] = forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x)?;
         self.out_proj.forward(&attend(&q, &k, &v, self.heads)?)
     }
 }

@@ -5,7 +5,7 @@
 use candle_core::Tensor;
 use nn::attention::{Heads, Mask, attend};
 use nn::embedding::Embedding;
-use nn::linear::Linear;
+use nn::linear::{Input, Linear, forward_each};
 use nn::norm::RmsNorm;
 use nn::values::to_vec;
 use nn::{Activation, Error, Precision, Result, Weights};
@@ -139,7 +139,8 @@ impl SelfAttention {
     fn forward(&self, x: &Tensor, bias: &[f32]) -> Result<Tensor> {
         // T5 does not scale its scores.
         let heads = Heads { n_heads: self.n_heads, scale: 1.0, mask: Mask::Bias(bias), precision: Precision::F32 };
-        let attended = attend(&self.q.forward(x)?, &self.k.forward(x)?, &self.v.forward(x)?, heads)?;
+        let [q, k, v] = forward_each([&self.q, &self.k, &self.v], x)?;
+        let attended = attend(&q, &k, &v, heads)?;
         self.o.forward(&attended)
     }
 }
@@ -155,8 +156,9 @@ impl GatedFeedForward {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.wi_0.forward_activated(x, Activation::GeluTanh)?;
-        self.wo.forward(&nn::multiply(&gate, &self.wi_1.forward(x)?)?)
+        let (gate, inner) =
+            Input::read(&[x], |x| Ok((self.wi_0.apply_activated(x, Activation::GeluTanh)?, self.wi_1.apply(x)?)))?;
+        self.wo.forward(&nn::multiply(&gate, &inner)?)
     }
 }
 

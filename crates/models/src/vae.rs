@@ -5,7 +5,7 @@ use crate::resnet::{ResnetBlock, ResnetForm};
 use candle_core::{D, Tensor};
 use nn::attention::{Heads, attend};
 use nn::conv::{Conv2d, Form, Padding};
-use nn::linear::Linear;
+use nn::linear::{Linear, forward_each};
 use nn::norm::GroupNorm;
 use nn::{Error, Result, Weights};
 use serde::Deserialize;
@@ -302,7 +302,7 @@ impl SpatialAttention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (b, c, h, w) = x.dims4()?;
         let pixels = self.group_norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?; // (b, h·w, c)
-        let (q, k, v) = (self.to_q.forward(&pixels)?, self.to_k.forward(&pixels)?, self.to_v.forward(&pixels)?);
+        let [q, k, v] = forward_each([&self.to_q, &self.to_k, &self.to_v], &pixels)?;
         let attended = self.to_out.forward(&attend(&q, &k, &v, Heads::plain(1, self.n_channels))?)?;
         let attended = attended.transpose(1, D::Minus1)?.contiguous()?.reshape((b, c, h, w))?;
         nn::add(x, &attended)

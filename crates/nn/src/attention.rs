@@ -7,6 +7,7 @@ use crate::{Error, Precision, Result, work};
 use candle_core::Tensor;
 pub use kernels::attention::Mask;
 use kernels::attention::{Operand, Part, Products};
+use kernels::memory::unspecified;
 use kernels::packed::multiplies_bf16;
 use kernels::peak::Kind;
 
@@ -86,7 +87,7 @@ fn compute(streams: &[Stream<'_>], pe: Option<&Rope>, heads: Heads<'_>) -> Resul
         _ => (Products::F32, Kind::F32),
     };
     let [q_values, k_values, v_values] = [q.values()?, k.values()?, v.values()?];
-    let mut out = vec![0.0; q.b * n_queries * q.width];
+    let mut out = unspecified(q.b * n_queries * q.width);
     for (idx, out) in out.chunks_mut((n_queries * q.width).max(1)).enumerate() {
         let parts = [q.parts(&q_values, idx), k.parts(&k_values, idx), v.parts(&v_values, idx)];
         let angles = pe.map(Rope::angles);

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use kernels::conv::{Conv, PackedKernel};
 pub use kernels::conv::{Extent, Form, Padding};
 use kernels::matmul::{self, Matrix, Mode, Target, Threads};
-use kernels::memory;
+use kernels::memory::unspecified;
 use kernels::peak::Kind;
 
 /// A convolution.
@@ -107,7 +107,7 @@ impl Conv2d {
         let (residual, shift) = (residual.transpose()?, shift.transpose()?);
         let x = x.contiguous()?;
         let input = Values::of(&x)?;
-        let mut out = memory::zeros(b * output_len);
+        let mut out = unspecified(b * output_len);
         for idx in 0..b {
             let mut bias = self.bias.clone();
             if let Some(shift) = &shift {

@@ -23,11 +23,12 @@ pub mod work;
 
 pub use error::{Error, Result};
 pub use kernels::activation::Activation;
-pub use kernels::peak;
+pub use kernels::{memory, peak};
 pub use precision::Precision;
 pub use weights::Weights;
 
 use candle_core::Tensor;
+use kernels::memory::unspecified;
 use values::Values;
 
 /// Applies an activation to every element.
@@ -52,7 +53,7 @@ pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
     };
     let x = x.contiguous()?;
     let x = Values::of(&x)?;
-    let mut out = vec![0.0; x.len() / 2];
+    let mut out = unspecified(x.len() / 2);
     kernels::activation::gate_halves(activation, &x, n, &mut out);
     values::tensor(out, shape)
 }
@@ -73,23 +74,7 @@ fn by_element(left: &Tensor, right: &Tensor, kernel: fn(&[f32], &[f32], &mut [f3
     }
     let (left, right) = (left.contiguous()?, right.contiguous()?);
     let (left_values, right_values) = (Values::of(&left)?, Values::of(&right)?);
-    let mut out = vec![0.0; left_values.len()];
+    let mut out = unspecified(left_values.len());
     kernel(&left_values, &right_values, &mut out);
     values::tensor(out, left.dims())
-}
-
-/// Joins tokens' elements: each token of `left`, followed by the same one of `right`.
-///
-/// # Shapes
-/// - left: `(b, tokens, n)`; right: `(b, tokens, m)`; output: `(b, tokens, n + m)`
-pub fn join_elements(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    let ((b, n_tokens, n), (other_b, other_tokens, m)) = (left.dims3()?, right.dims3()?);
-    if (b, n_tokens) != (other_b, other_tokens) {
-        return Err(Error::Shape(format!("{:?} and {:?} are not of the same tokens", left.dims(), right.dims())));
-    }
-    let (left, right) = (left.contiguous()?, right.contiguous()?);
-    let (left, right) = (Values::of(&left)?, Values::of(&right)?);
-    let mut out = vec![0.0; left.len() + right.len()];
-    kernels::activation::join_columns(&[&left, &right], &[n, m], &mut out);
-    values::tensor(out, (b, n_tokens, n + m))
 }

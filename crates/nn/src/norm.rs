@@ -3,6 +3,7 @@
 use crate::values::{self, Values};
 use crate::{Error, Result, Weights};
 use candle_core::Tensor;
+use kernels::memory::unspecified;
 use kernels::norm::Affine;
 
 /// Layer norm over the last dimension, with a learned affine transform.
@@ -56,7 +57,7 @@ pub fn modulated_layer_norm(x: &Tensor, eps: f64, scale: &Tensor, shift: &Tensor
     if scale.len() != b * n || shift.len() != b * n {
         return Err(Error::Shape(format!("a modulation does not fit {:?}", x.dims())));
     }
-    let mut out = vec![0.0; input.len()];
+    let mut out = unspecified(input.len());
     let pictures = out.chunks_mut(n_tokens * n).zip(input.chunks(n_tokens * n));
     for ((out, input), (scale, shift)) in pictures.zip(scale.chunks(n).zip(shift.chunks(n))) {
         kernels::norm::layer_norm(input, out, n, eps as f32, Affine::Modulation { scale, shift });
@@ -77,7 +78,7 @@ pub fn gated_residual(x: &Tensor, gate: &Tensor, update: &Tensor) -> Result<Tens
     if gate.len() != b * n || update.len() != input.len() {
         return Err(Error::Shape(format!("a gate or an update does not fit {:?}", x.dims())));
     }
-    let mut out = vec![0.0; input.len()];
+    let mut out = unspecified(input.len());
     let pictures = input.chunks(n_tokens * n).zip(update.chunks(n_tokens * n)).zip(gate.chunks(n));
     for (out, ((input, update), gate)) in out.chunks_mut(n_tokens * n).zip(pictures) {
         kernels::activation::add_gated(input, gate, update, out);
@@ -146,7 +147,7 @@ impl GroupNorm {
             bias: &bias,
             silu: follow == Follow::Silu,
         };
-        let mut out = kernels::memory::zeros(input.len());
+        let mut out = unspecified(input.len());
         let picture_len = n_channels * h * w;
         for (out, input) in out.chunks_mut(picture_len).zip(input.chunks(picture_len)) {
             kernels::norm::group_norm(input, out, norm);
@@ -170,7 +171,7 @@ fn normalize(x: &Tensor, eps: f64, affine: Affine<'_>) -> Result<Tensor> {
     {
         return Err(Error::Shape(format!("a layer norm over {} got {:?}", weight.len(), x.dims())));
     }
-    let mut out = vec![0.0; input.len()];
+    let mut out = unspecified(input.len());
     kernels::norm::layer_norm(&input, &mut out, n, eps as f32, affine);
     values::tensor(out, x.dims())
 }

@@ -1,6 +1,6 @@
 //! The number formats that layers multiply in, and which of them is fastest here.
 
-use kernels::packed::{Bf16Weight, Epilogue, Int8Weight, SingleWeight};
+use kernels::packed::{Bf16Weight, Epilogue, Input, Int8Weight, SingleWeight};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -60,10 +60,10 @@ fn durations() -> [Duration; 3] {
         (0..N_TIMED).map(time).min().unwrap_or_default()
     };
     let single = SingleWeight::pack(&weight, inputs);
-    let f32 = shortest(&|out| single.multiply(&x, Epilogue::default(), out));
+    let f32 = shortest(&|out| single.multiply(&Input::of(&x, inputs), Epilogue::default(), out));
     let bf16 = Bf16Weight::pack(&weight, inputs);
-    let bf16 = shortest(&|out| bf16.multiply(&x, Epilogue::default(), out));
+    let bf16 = shortest(&|out| bf16.multiply(&Input::of(&x, inputs), Epilogue::default(), out));
     let int8 = Int8Weight::pack(&weight, inputs);
-    let int8 = shortest(&|out| int8.multiply(&x, Epilogue::default(), out));
+    let int8 = shortest(&|out| int8.multiply(&Input::of(&x, inputs), Epilogue::default(), out));
     [f32, bf16, int8]
 }

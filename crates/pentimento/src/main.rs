@@ -23,6 +23,10 @@ mod weights;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// A model's layers make and free results of the same few sizes over and over.
+#[global_allocator]
+static ALLOCATOR: nn::memory::Keeper = nn::memory::Keeper;
+
 /// Paints over pictures: give it a picture and a prompt, get the picture repainted.
 #[derive(Parser)]
 #[command(name = "pentimento", version, about, propagate_version = true)]

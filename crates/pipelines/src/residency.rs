@@ -5,7 +5,7 @@
 use crate::cache::{Cache, CacheUse, Fingerprint, Kept};
 use crate::precision::{Precision, Role};
 use nn::files::ModelFiles;
-use nn::{Error, Result, Weights};
+use nn::{Error, Result, Weights, memory};
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -195,7 +195,10 @@ impl<T: Send + Sync + 'static> Resident<T> {
             return Ok(value.downcast().expect("a component is of its identity's architecture, this is a bug"));
         }
         state.make_room(self.idx, self.residency.budget)?;
+        // Weights stay: what layers left, and what reading leaves, is not to be kept beside them.
+        memory::release();
         let value = Arc::new((self.load)()?);
+        memory::release();
         let component = &mut state.components[self.idx];
         tracing::debug!(component = component.name, bytes = component.bytes, "loaded a component");
         component.loaded = Some(Loaded { value: value.clone(), used });

@@ -1,8 +1,7 @@
 //! Packed weights in bf16: products of weights and inputs of 8 significant bits, added up in f32.
 
 use super::tile::tile_bf16;
-use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave, n_outputs, n_rows, panels};
-use crate::dispatch::dispatched;
+use super::{Block, Epilogue, Input, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, panels};
 use crate::narrow::round_to_bf16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -37,14 +36,9 @@ impl Bf16Weight {
     ///
     /// # Shapes
     /// - x: `(rows, inputs)`; out: `(rows, outputs)`
-    pub fn multiply(&self, x: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
-        let rows = n_rows(x, self.inputs);
-        let n_pairs = self.inputs.div_ceil(PAIR);
-        let mut pairs = vec![[0; PAIR]; rows * n_pairs];
-        pairs.par_chunks_mut(n_pairs).zip(x.par_chunks(self.inputs)).for_each(|(pairs, row)| {
-            round(row, &mut pairs.as_flattened_mut()[..row.len()]);
-        });
-        compute(&Bf16Product { x: interleave(&pairs, n_pairs), rows, weight: self }, epilogue, out);
+    pub fn multiply(&self, x: &Input<'_>, epilogue: Epilogue<'_>, out: &mut [f32]) {
+        let rows = x.n_rows(self.inputs);
+        compute(&Bf16Product { x: x.bf16(), rows, weight: self }, epilogue, out);
     }
 
     pub fn bytes(&self) -> usize {
@@ -54,7 +48,7 @@ impl Bf16Weight {
 
 struct Bf16Product<'a> {
     /// `(tiles, pairs)`
-    x: Vec<[[u16; PAIR]; TILE_ROWS]>,
+    x: &'a [[[u16; PAIR]; TILE_ROWS]],
     rows: usize,
     weight: &'a Bf16Weight,
 }
@@ -81,14 +75,6 @@ impl Product for Bf16Product<'_> {
     }
 }
 
-dispatched! {
-    fn round(row: &[f32], bits: &mut [u16]) {
-        for (bits, value) in bits.iter_mut().zip(row) {
-            *bits = round_to_bf16(*value);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +90,7 @@ mod tests {
             let (x, weight) = (numbers(rows * inputs, 1), numbers(outputs * inputs, 2));
             let expected = product(&rounded(&x), &rounded(&weight), inputs);
             let mut out = vec![f32::NAN; rows * outputs];
-            Bf16Weight::pack(&weight, inputs).multiply(&x, Epilogue::default(), &mut out);
+            Bf16Weight::pack(&weight, inputs).multiply(&Input::of(&x, inputs), Epilogue::default(), &mut out);
             for (ours, theirs) in out.iter().zip(&expected) {
                 let within = 1e-4 * theirs.abs().max(1.0);
                 assert!((ours - theirs).abs() <= within, "{rows}x{inputs}x{outputs}: {ours} {theirs}");

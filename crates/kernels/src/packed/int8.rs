@@ -4,9 +4,9 @@
 //! A block's product is exact, in 32-bit integers; what is lost is lost by rounding weights and inputs. Blocks keep the
 //! loss where it arises: an input channel that is far larger than the others coarsens its own block only.
 
+use super::input::Quantized;
 use super::tile::tile_int8;
-use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, n_rows, panels};
-use crate::dispatch::dispatched;
+use super::{Block, Epilogue, Input, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, panels};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -15,9 +15,9 @@ pub(super) const GROUP: usize = 4;
 /// Groups that share a scale.
 const BLOCK: usize = 128;
 /// Inputs that share a scale.
-const BLOCK_INPUTS: usize = BLOCK * GROUP;
+pub(super) const BLOCK_INPUTS: usize = BLOCK * GROUP;
 /// Added to every weight so that it is unsigned, as the instruction wants one of its operands.
-const OFFSET: i32 = 128;
+pub(super) const OFFSET: i32 = 128;
 /// Largest magnitude of a quantized number: symmetric, so that there is no -128.
 const LEVEL_MAX: f32 = 127.0;
 
@@ -61,15 +61,6 @@ pub(super) struct Operands<'a> {
     pub(super) scales: &'a [f32; PANEL],
 }
 
-/// An input in 8-bit integers.
-struct Quantized {
-    /// `(tiles, groups)`
-    levels: Vec<[[i8; GROUP]; TILE_ROWS]>,
-    /// `(tiles, blocks)`
-    rows: Vec<Rows>,
-    n_rows: usize,
-}
-
 impl Int8Weight {
     /// # Shapes
     /// - weight: `(outputs, inputs)`
@@ -98,8 +89,9 @@ impl Int8Weight {
     ///
     /// # Shapes
     /// - x: `(rows, inputs)`; out: `(rows, outputs)`
-    pub fn multiply(&self, x: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
-        compute(&Int8Product { x: Quantized::of(x, self.inputs), weight: self }, epilogue, out);
+    pub fn multiply(&self, x: &Input<'_>, epilogue: Epilogue<'_>, out: &mut [f32]) {
+        let rows = x.n_rows(self.inputs);
+        compute(&Int8Product { x: x.int8(), rows, weight: self }, epilogue, out);
     }
 
     pub fn bytes(&self) -> usize {
@@ -108,7 +100,8 @@ impl Int8Weight {
 }
 
 struct Int8Product<'a> {
-    x: Quantized,
+    x: &'a Quantized,
+    rows: usize,
     weight: &'a Int8Weight,
 }
 
@@ -118,7 +111,7 @@ impl Product for Int8Product<'_> {
     const BLOCK: usize = BLOCK;
 
     fn extent(&self) -> (usize, usize) {
-        (self.x.n_rows, self.weight.outputs)
+        (self.rows, self.weight.outputs)
     }
 
     fn n_lines(&self) -> usize {
@@ -138,29 +131,7 @@ impl Product for Int8Product<'_> {
     }
 }
 
-impl Quantized {
-    fn of(x: &[f32], inputs: usize) -> Self {
-        let (n_groups, n_blocks, n_rows) = (inputs.div_ceil(GROUP), n_blocks(inputs), n_rows(x, inputs));
-        let n_tiles = n_rows.div_ceil(TILE_ROWS);
-        let mut levels = vec![[[0; GROUP]; TILE_ROWS]; n_tiles * n_groups];
-        let mut rows = vec![Rows::default(); n_tiles * n_blocks];
-        let tiles = levels.par_chunks_mut(n_groups).zip(rows.par_chunks_mut(n_blocks));
-        tiles.zip(x.par_chunks(TILE_ROWS * inputs)).for_each(|((levels, rows), x)| {
-            for (idx, (levels, rows)) in levels.chunks_mut(BLOCK).zip(rows).enumerate() {
-                quantize(x, inputs, idx * BLOCK_INPUTS, Target { levels, rows });
-            }
-        });
-        Self { levels, rows, n_rows }
-    }
-}
-
-/// Where one block of a tile's rows goes.
-struct Target<'a> {
-    levels: &'a mut [[[i8; GROUP]; TILE_ROWS]],
-    rows: &'a mut Rows,
-}
-
-fn n_blocks(inputs: usize) -> usize {
+pub(super) fn n_blocks(inputs: usize) -> usize {
     inputs.div_ceil(BLOCK_INPUTS)
 }
 
@@ -184,30 +155,6 @@ pub(super) fn level(value: f32, inverse_scale: f32) -> i8 {
     // Adding 1.5 * 2^23 leaves the nearest whole number in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     ((value * inverse_scale).clamp(-LEVEL_MAX, LEVEL_MAX) + ROUND).to_bits() as i8
-}
-
-dispatched! {
-    fn quantize(x: &[f32], inputs: usize, first: usize, target: Target<'_>) {
-        let Target { levels, rows } = target;
-        let mut groups = [[[0i8; GROUP]; BLOCK]; TILE_ROWS];
-        for (idx, row) in x.chunks_exact(inputs).enumerate() {
-            let block = &row[first..inputs.min(first + BLOCK_INPUTS)];
-            let scale = scale_of(block);
-            let inverse_scale = 1.0 / scale;
-            let mut total = 0;
-            for (place, value) in groups[idx].as_flattened_mut().iter_mut().zip(block) {
-                *place = level(*value, inverse_scale);
-                total += i32::from(*place);
-            }
-            rows.scales[idx] = scale;
-            rows.corrections[idx] = -OFFSET * total;
-        }
-        for (idx, line) in levels.iter_mut().enumerate() {
-            for (place, groups) in line.iter_mut().zip(&groups) {
-                *place = groups[idx];
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -236,7 +183,7 @@ mod tests {
         {
             let (x, weight) = (numbers(rows * inputs, 1), numbers(outputs * inputs, 2));
             let mut out = vec![f32::NAN; rows * outputs];
-            Int8Weight::pack(&weight, inputs).multiply(&x, Epilogue::default(), &mut out);
+            Int8Weight::pack(&weight, inputs).multiply(&Input::of(&x, inputs), Epilogue::default(), &mut out);
             // The sums of blocks are added up in f32, in an order of their own.
             for (ours, theirs) in out.iter().zip(plain(&x, &weight, inputs)) {
                 assert!(
@@ -254,7 +201,7 @@ mod tests {
         x[7] = 1000.0;
         let error = |x: &[f32], weight: &[f32]| {
             let (mut out, inputs) = ([0.0], x.len());
-            Int8Weight::pack(weight, inputs).multiply(x, Epilogue::default(), &mut out);
+            Int8Weight::pack(weight, inputs).multiply(&Input::of(x, inputs), Epilogue::default(), &mut out);
             (out[0] - product(x, weight, inputs)[0]).abs()
         };
         let (whole, block) = (error(&x, &weight), error(&x[..BLOCK_INPUTS], &weight[..BLOCK_INPUTS]));
@@ -267,7 +214,7 @@ mod tests {
         let (rows, inputs, outputs) = (40, 512, 64);
         let (x, weight) = (numbers(rows * inputs, 1), numbers(outputs * inputs, 2));
         let (mut out, exact) = (vec![0.0; rows * outputs], product(&x, &weight, inputs));
-        Int8Weight::pack(&weight, inputs).multiply(&x, Epilogue::default(), &mut out);
+        Int8Weight::pack(&weight, inputs).multiply(&Input::of(&x, inputs), Epilogue::default(), &mut out);
         let power = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x) * f64::from(x)).sum::<f64>();
         let error = power(&mut out.iter().zip(&exact).map(|(a, b)| a - b)) / power(&mut exact.iter().copied());
         assert!(error.sqrt() < 0.01, "{}", error.sqrt());
@@ -277,11 +224,15 @@ mod tests {
     fn extremes_stay_in_range() {
         let weight = [f32::MAX, -f32::MAX, 0.0, 0.0, 0.0, 0.0];
         let mut out = [f32::NAN; 3];
-        Int8Weight::pack(&weight, 2).multiply(&[1.0, 1.0], Epilogue::default(), &mut out);
+        Int8Weight::pack(&weight, 2).multiply(&Input::of(&[1.0, 1.0], 2), Epilogue::default(), &mut out);
         assert_eq!(out, [0.0, 0.0, 0.0]);
         let largest = vec![1.0; 100_000];
         let mut out = [0.0];
-        Int8Weight::pack(&largest, largest.len()).multiply(&largest, Epilogue::default(), &mut out);
+        Int8Weight::pack(&largest, largest.len()).multiply(
+            &Input::of(&largest, largest.len()),
+            Epilogue::default(),
+            &mut out,
+        );
         assert!((out[0] / 1e5 - 1.0).abs() < 1e-3, "{}", out[0]);
     }
 }

@@ -5,15 +5,18 @@
 //! while it reads both front to back. The input, which is small beside the weight, is interleaved at every call.
 
 mod bf16;
+mod input;
 mod int8;
 mod single;
 mod tile;
 
 pub use bf16::Bf16Weight;
+pub use input::{Columns, Input};
 pub use int8::Int8Weight;
 pub use single::SingleWeight;
 
-use crate::activation::Activation;
+use crate::activation::{Activation, activate_here};
+use crate::dispatch::dispatched;
 use crate::target::Target;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -22,10 +25,12 @@ use std::ops::Range;
 const PANEL: usize = 32;
 /// Rows of a tile: with two vectors of sums each, they and the panel's own fill the 32 registers of AVX-512.
 const TILE_ROWS: usize = 12;
-/// Tiles that one task computes for a panel.
-const TASK_TILES: usize = 8;
+/// Tiles that one task computes for a panel, at most: their sums stay in a core's cache while a panel passes by.
+const TASK_TILES_MAX: usize = 32;
 /// Panels that one task takes.
-const TASK_PANELS: usize = 8;
+const TASK_PANELS: usize = 2;
+/// Tasks that a product is cut into if it has so many tiles, so that many threads have work.
+const TASKS_MIN: usize = 32;
 
 /// Whether the processor multiplies bf16 itself. Where it does not, bf16 is no faster than f32.
 pub fn multiplies_bf16() -> bool {
@@ -101,25 +106,6 @@ fn n_outputs(weight: &[f32], inputs: usize) -> usize {
     weight.len() / inputs
 }
 
-/// Rows of what a packed weight is multiplied by, `(rows, inputs)`.
-fn n_rows(x: &[f32], inputs: usize) -> usize {
-    assert!(x.len().is_multiple_of(inputs), "a packed product: the input's rows are not whole");
-    x.len() / inputs
-}
-
-/// The rows of tiles, interleaved: `(tiles, length, rows of a tile)`. A row that is not there is zero.
-fn interleave<T: Copy + Default + Send + Sync>(values: &[T], length: usize) -> Vec<[T; TILE_ROWS]> {
-    let n_tiles = (values.len() / length).div_ceil(TILE_ROWS);
-    let mut tiles = vec![[T::default(); TILE_ROWS]; n_tiles * length];
-    let rows = values.par_chunks(TILE_ROWS * length);
-    tiles.par_chunks_mut(length).zip(rows).for_each(|(tile, rows)| {
-        for (idx, row) in rows.chunks_exact(length).enumerate() {
-            tile.iter_mut().zip(row).for_each(|(place, value)| place[idx] = *value);
-        }
-    });
-    tiles
-}
-
 /// Where a tile is.
 #[derive(Clone, Copy)]
 struct Place {
@@ -143,23 +129,30 @@ fn compute<P: Product>(product: &P, epilogue: Epilogue<'_>, out: &mut [f32]) {
         return;
     }
     let target = Target { values: out.as_mut_ptr(), row_stride: outputs };
-    let task_rows = TASK_TILES * TILE_ROWS;
-    let (n_row_tasks, n_panels) = (rows.div_ceil(task_rows), outputs.div_ceil(PANEL));
+    let (n_tiles, n_panels) = (rows.div_ceil(TILE_ROWS), outputs.div_ceil(PANEL));
     let n_panel_tasks = n_panels.div_ceil(TASK_PANELS);
+    let n_row_tasks = n_tiles.div_ceil(TASK_TILES_MAX).max(TASKS_MIN.div_ceil(n_panel_tasks)).min(n_tiles);
+    let task_rows = n_tiles.div_ceil(n_row_tasks) * TILE_ROWS;
+    let n_row_tasks = rows.div_ceil(task_rows);
     (0..n_row_tasks * n_panel_tasks).into_par_iter().for_each(|task| {
         let first_row = task / n_panel_tasks * task_rows;
         let task_rows = first_row..(first_row + task_rows).min(rows);
         let first_panel = task % n_panel_tasks * TASK_PANELS;
+        let mut scratch = Vec::new();
         for panel in first_panel..(first_panel + TASK_PANELS).min(n_panels) {
-            compute_panel(product, task_rows.clone(), panel, |place, values| {
-                let columns = panel * PANEL..((panel + 1) * PANEL).min(outputs);
-                let bias = epilogue.bias.map(|bias| &bias[columns.clone()]);
-                for (idx, values) in values[..place.n_rows].iter_mut().enumerate() {
-                    let values = &mut values[..columns.len()];
-                    finish(values, bias, epilogue.activation);
-                    // SAFETY: every task has rows and panels of its own, so nobody else writes here.
-                    unsafe { target.write(place.first_row + idx, columns.start, values) };
+            let columns = panel * PANEL..((panel + 1) * PANEL).min(outputs);
+            let mut bias = [0.0; PANEL];
+            if let Some(all) = epilogue.bias {
+                bias[..columns.len()].copy_from_slice(&all[columns.clone()]);
+            }
+            compute_panel(product, (task_rows.clone(), panel), &mut scratch, |place, sums| {
+                let sums = &mut sums[..place.n_rows];
+                add_bias(sums, &bias);
+                if let Some(activation) = epilogue.activation {
+                    activate_here(activation, sums.as_flattened_mut());
                 }
+                // SAFETY: every task has rows and panels of its own, so nobody else writes here.
+                unsafe { target.write_rows(place.first_row, columns.clone(), sums) };
             });
         }
     });
@@ -168,29 +161,29 @@ fn compute<P: Product>(product: &P, epilogue: Epilogue<'_>, out: &mut [f32]) {
 /// One panel and the tiles of one task: a block of the panel stays in cache for all of them.
 fn compute_panel<P: Product>(
     product: &P,
-    rows: Range<usize>,
-    panel: usize,
+    (rows, panel): (Range<usize>, usize),
+    scratch: &mut Vec<P::Line>,
     mut done: impl FnMut(Place, &mut Tile<f32>),
 ) {
-    let mut sums = [[[0.0; PANEL]; TILE_ROWS]; TASK_TILES];
+    let mut sums = [[[0.0; PANEL]; TILE_ROWS]; TASK_TILES_MAX];
     let places = rows.clone().step_by(TILE_ROWS).map(|first_row| {
         let n_rows = TILE_ROWS.min(rows.end - first_row);
         Place { first_row, n_rows, panel }
     });
     let n_lines = product.n_lines();
-    let mut scratch = Vec::new();
     for first in (0..n_lines).step_by(P::BLOCK) {
-        let lines = product.lines(panel, first..(first + P::BLOCK).min(n_lines), &mut scratch);
+        let lines = product.lines(panel, first..(first + P::BLOCK).min(n_lines), scratch);
         places.clone().zip(&mut sums).for_each(|(place, sums)| product.add_to(place, Block { lines, first }, sums));
     }
     places.zip(&mut sums).for_each(|(place, sums)| done(place, sums));
 }
 
-fn finish(values: &mut [f32], bias: Option<&[f32]>, activation: Option<Activation>) {
-    if let Some(bias) = bias {
-        values.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-    }
-    if let Some(activation) = activation {
-        crate::activation::activate_here(activation, values);
+dispatched! {
+    fn add_bias(rows: &mut [[f32; PANEL]], bias: &[f32; PANEL]) {
+        for row in rows {
+            for (value, bias) in row.iter_mut().zip(bias) {
+                *value += bias;
+            }
+        }
     }
 }

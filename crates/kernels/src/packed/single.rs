@@ -2,7 +2,7 @@
 
 use super::int8::{level, scale_of};
 use super::tile::tile_f32;
-use super::{Block, Epilogue, PANEL, Place, Product, TILE_ROWS, Tile, compute, interleave, n_outputs, n_rows, panels};
+use super::{Block, Epilogue, Input, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, panels};
 use crate::dispatch::dispatched;
 use crate::narrow::{Format, round_to_bf16};
 use rayon::prelude::*;
@@ -85,9 +85,9 @@ impl SingleWeight {
     ///
     /// # Shapes
     /// - x: `(rows, inputs)`; out: `(rows, outputs)`
-    pub fn multiply(&self, x: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
-        let rows = n_rows(x, self.inputs);
-        compute(&SingleProduct { x: interleave(x, self.inputs), rows, weight: self }, epilogue, out);
+    pub fn multiply(&self, x: &Input<'_>, epilogue: Epilogue<'_>, out: &mut [f32]) {
+        let rows = x.n_rows(self.inputs);
+        compute(&SingleProduct { x: x.single(), rows, weight: self }, epilogue, out);
     }
 
     pub fn bytes(&self) -> usize {
@@ -101,7 +101,7 @@ impl SingleWeight {
 
 struct SingleProduct<'a> {
     /// `(tiles, inputs)`
-    x: Vec<[f32; TILE_ROWS]>,
+    x: &'a [[f32; TILE_ROWS]],
     rows: usize,
     weight: &'a SingleWeight,
 }
@@ -184,7 +184,7 @@ mod tests {
         activate(Activation::GeluTanh, &mut expected);
         let mut out = vec![f32::NAN; rows * outputs];
         let epilogue = Epilogue { bias: Some(&bias), activation: Some(Activation::GeluTanh) };
-        packed.multiply(&x, epilogue, &mut out);
+        packed.multiply(&Input::of(&x, inputs), epilogue, &mut out);
         for (ours, theirs) in out.iter().zip(&expected) {
             assert!(
                 (ours - theirs).abs() <= 1e-4 * theirs.abs().max(1.0),
@@ -231,6 +231,6 @@ mod tests {
 
     #[test]
     fn no_rows_are_no_product() {
-        SingleWeight::pack(&[1.0; 6], 3).multiply(&[], Epilogue::default(), &mut []);
+        SingleWeight::pack(&[1.0; 6], 3).multiply(&Input::of(&[], 3), Epilogue::default(), &mut []);
     }
 }

@@ -3,7 +3,7 @@
 use super::{Config, NORM_EPS, silu};
 use candle_core::Tensor;
 use nn::attention::{self, Heads, attend_jointly};
-use nn::linear::Linear;
+use nn::linear::{Input, Linear};
 use nn::norm::{RmsNorm, gated_residual, modulated_layer_norm};
 use nn::rope::Rope;
 use nn::{Activation, Result, Weights};
@@ -77,11 +77,13 @@ impl SingleStreamBlock {
         let modulation = Modulation::of(&self.norm.forward(&silu(vec)?)?.chunk(3, 1)?);
         let modulated = modulation.apply(stream)?;
 
-        let qkv = self.projection.forward(&modulated)?;
+        let (qkv, mlp) = Input::read(&[&modulated], |modulated| {
+            let qkv = self.projection.apply(modulated)?;
+            Ok((qkv, self.proj_mlp.apply_activated(modulated, Activation::GeluTanh)?))
+        })?;
         let attended = attend_jointly(&[self.projection.normed(&qkv)], pe, self.heads)?;
-        let mlp = self.proj_mlp.forward_activated(&modulated, Activation::GeluTanh)?;
 
-        let update = self.proj_out.forward(&nn::join_elements(&attended, &mlp)?)?;
+        let update = Input::read(&[&attended, &mlp], |joined| self.proj_out.apply(joined))?;
         gated_residual(stream, &modulation.gate, &update)
     }
 }
@@ -165,7 +167,12 @@ impl QkvProjection {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Qkv> {
-        Ok(Qkv { q: self.to_q.forward(x)?, k: self.to_k.forward(x)?, v: self.to_v.forward(x)? })
+        Input::read(&[x], |x| self.apply(x))
+    }
+
+    /// [`QkvProjection::forward`] of an input that other layers read too.
+    fn apply(&self, x: &Input<'_>) -> Result<Qkv> {
+        Ok(Qkv { q: self.to_q.apply(x)?, k: self.to_k.apply(x)?, v: self.to_v.apply(x)? })
     }
 
     /// As attention takes them: with the norms of queries and keys, over each head.

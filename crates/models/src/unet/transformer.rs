@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use nn::attention::{Heads, attend};
-use nn::linear::Linear;
+use nn::linear::{Linear, forward_each};
 use nn::norm::{GroupNorm, LayerNorm};
 use nn::{Activation, Result, Weights};
 
@@ -92,9 +92,8 @@ impl TransformerBlock {
     /// # Shapes
     /// - x, output: `(b, pixels, channels)`; txt: `(b, tokens, text)`
     fn forward(&self, x: &Tensor, txt: &Tensor) -> Result<Tensor> {
-        let normed = self.norm1.forward(x)?;
-        let x = nn::add(x, &self.attn1.forward(&normed, &normed)?)?;
-        let x = nn::add(&x, &self.attn2.forward(&self.norm2.forward(&x)?, txt)?)?;
+        let x = nn::add(x, &self.attn1.forward(&self.norm1.forward(x)?, None)?)?;
+        let x = nn::add(&x, &self.attn2.forward(&self.norm2.forward(&x)?, Some(txt))?)?;
         let inner = nn::gated(Activation::GeluErf, &self.ff_in.forward(&self.norm3.forward(&x)?)?)?;
         nn::add(&x, &self.ff_out.forward(&inner)?)
     }
@@ -121,8 +120,15 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, seen: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(seen)?, self.to_v.forward(seen)?);
+    /// Attends to `seen`, or to itself.
+    fn forward(&self, x: &Tensor, seen: Option<&Tensor>) -> Result<Tensor> {
+        let [q, k, v] = match seen {
+            None => forward_each([&self.to_q, &self.to_k, &self.to_v], x)?,
+            Some(seen) => {
+                let [k, v] = forward_each([&self.to_k, &self.to_v], seen)?;
+                [self.to_q.forward(x)?, k, v]
+            }
+        };
         self.to_out.forward(&attend(&q, &k, &v, self.heads)?)
     }
 }
