@@ -6,6 +6,7 @@
 
 mod dispatch;
 mod lanes;
+mod prefetch;
 mod target;
 
 pub mod activation;

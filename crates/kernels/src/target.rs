@@ -1,5 +1,6 @@
 //! Where many tasks leave their results in one matrix.
 
+use crate::prefetch;
 use std::ops::Range;
 
 /// An output that tasks write to at places of their own.
@@ -16,6 +17,16 @@ unsafe impl Sync for Target {}
 unsafe impl Send for Target {}
 
 impl Target {
+    /// Asks the processor for the places where rows of a panel will be written, from `column` on: they come while the
+    /// rows are computed.
+    pub(crate) fn expect_rows(self, rows: Range<usize>, column: usize) {
+        for row in rows {
+            let place = self.values.wrapping_add(row * self.row_stride + column);
+            prefetch::for_writing(place);
+            prefetch::for_writing(place.wrapping_add(prefetch::LINE_NUMBERS));
+        }
+    }
+
     /// # Safety
     /// The place must lie within the output, and nobody else may use it meanwhile.
     pub(crate) unsafe fn write(self, row: usize, column: usize, values: &[f32]) {

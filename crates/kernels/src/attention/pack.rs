@@ -3,9 +3,13 @@
 use super::unit::Unit;
 use super::{Angles, Operand, PANEL, RmsNorm, TILE_ROWS};
 use crate::norm::rms_norm_row;
+use crate::prefetch;
 use crate::rope::rotate_head;
 use rayon::prelude::*;
 use std::ops::Range;
+
+/// Tokens between the one that is read and the one that the processor is told to fetch.
+const READ_AHEAD: usize = 8;
 
 /// What one step of a product meets side by side: one unit of a panel's keys, or a panel of one unit of values.
 #[derive(Clone, Copy)]
@@ -44,22 +48,32 @@ impl<'a> Rows<'a> {
 
     /// One head of one token.
     fn read(&self, head: usize, token: usize, row: &mut [f32]) {
-        let mut place = token * self.width + head * self.dim;
-        for part in self.operand.parts {
-            if place >= part.values.len() {
-                place -= part.values.len();
-                continue;
-            }
-            row.copy_from_slice(&part.values[place..place + self.dim]);
-            if let Some(RmsNorm { weight, eps }) = part.norm {
+        // A head's tokens lie a row apart, which the processor does not foresee.
+        if let Some((later, _)) = self.find(head, token + READ_AHEAD) {
+            prefetch::for_reading(later);
+        }
+        if let Some((values, norm)) = self.find(head, token) {
+            row.copy_from_slice(values);
+            if let Some(RmsNorm { weight, eps }) = norm {
                 rms_norm_row(row, weight, eps);
             }
-            break;
         }
         if let Some(Angles { cos, sin }) = self.operand.angles {
             let pairs = token * (self.dim / 2)..(token + 1) * (self.dim / 2);
             rotate_head(row, &cos[pairs.clone()], &sin[pairs]);
         }
+    }
+
+    /// One head of one token, as it lies there, and its norm.
+    fn find(&self, head: usize, token: usize) -> Option<(&'a [f32], Option<RmsNorm<'a>>)> {
+        let mut place = token * self.width + head * self.dim;
+        for part in self.operand.parts {
+            if place < part.values.len() {
+                return Some((&part.values[place..place + self.dim], part.norm));
+            }
+            place -= part.values.len();
+        }
+        None
     }
 }
 

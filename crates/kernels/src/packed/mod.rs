@@ -145,7 +145,8 @@ fn compute<P: Product>(product: &P, epilogue: Epilogue<'_>, out: &mut [f32]) {
             if let Some(all) = epilogue.bias {
                 bias[..columns.len()].copy_from_slice(&all[columns.clone()]);
             }
-            compute_panel(product, (task_rows.clone(), panel), &mut scratch, |place, sums| {
+            let expect = |place: Place| target.expect_rows(place.first_row..place.first_row + place.n_rows, columns.start);
+            compute_panel(product, (task_rows.clone(), panel), &mut scratch, expect, |place, sums| {
                 let sums = &mut sums[..place.n_rows];
                 add_bias(sums, &bias);
                 if let Some(activation) = epilogue.activation {
@@ -158,11 +159,13 @@ fn compute<P: Product>(product: &P, epilogue: Epilogue<'_>, out: &mut [f32]) {
     });
 }
 
-/// One panel and the tiles of one task: a block of the panel stays in cache for all of them.
+/// One panel and the tiles of one task: a block of the panel stays in cache for all of them. `expect` is told of a tile
+/// shortly before it is `done`.
 fn compute_panel<P: Product>(
     product: &P,
     (rows, panel): (Range<usize>, usize),
     scratch: &mut Vec<P::Line>,
+    expect: impl Fn(Place),
     mut done: impl FnMut(Place, &mut Tile<f32>),
 ) {
     let mut sums = [[[0.0; PANEL]; TILE_ROWS]; TASK_TILES_MAX];
@@ -172,10 +175,18 @@ fn compute_panel<P: Product>(
     });
     let n_lines = product.n_lines();
     for first in (0..n_lines).step_by(P::BLOCK) {
-        let lines = product.lines(panel, first..(first + P::BLOCK).min(n_lines), scratch);
-        places.clone().zip(&mut sums).for_each(|(place, sums)| product.add_to(place, Block { lines, first }, sums));
+        let last = (first + P::BLOCK).min(n_lines);
+        let lines = product.lines(panel, first..last, scratch);
+        for (place, sums) in places.clone().zip(&mut sums) {
+            if last == n_lines {
+                expect(place);
+            }
+            product.add_to(place, Block { lines, first }, sums);
+            if last == n_lines {
+                done(place, sums);
+            }
+        }
     }
-    places.zip(&mut sums).for_each(|(place, sums)| done(place, sums));
 }
 
 dispatched! {
