@@ -64,6 +64,25 @@ pub struct GroupNorm<'a> {
     pub bias: &'a [f32],
     /// Whether SiLU follows, in the same pass.
     pub silu: bool,
+    /// Of each group; `None`: the picture's own.
+    pub statistics: Option<&'a [Statistics]>,
+}
+
+/// What a group is normed by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Statistics {
+    pub mean: f32,
+    /// `1 / sqrt(variance + eps)`
+    pub inverse_deviation: f32,
+}
+
+impl GroupNorm<'_> {
+    /// Of each group of a picture, `(channels, pixels)`.
+    pub fn statistics_of(&self, input: &[f32]) -> Vec<Statistics> {
+        let group_len = input.len() / self.n_groups;
+        assert_eq!(input.len(), self.n_groups * group_len, "group_norm: groups are not whole");
+        input.par_chunks(group_len).map(|values| group_statistics(values, self.eps)).collect()
+    }
 }
 
 /// Group norm of one picture.
@@ -76,10 +95,13 @@ pub fn group_norm(input: &[f32], output: &mut [f32], norm: GroupNorm<'_>) {
     assert_eq!(input.len(), n_channels * n_pixels, "group_norm: channels are not whole");
     assert_eq!(input.len(), output.len(), "group_norm: lengths differ");
     assert!(n_channels.is_multiple_of(norm.n_groups), "group_norm: groups are not whole");
+    let n_statistics = norm.statistics.map_or(norm.n_groups, <[_]>::len);
+    assert_eq!(n_statistics, norm.n_groups, "group_norm: the statistics are not of these groups");
     let channels_per_group = n_channels / norm.n_groups;
     let group_len = channels_per_group * n_pixels;
     output.par_chunks_mut(group_len).zip(input.par_chunks(group_len)).enumerate().for_each(|(group, (out, values))| {
-        let (mean, inverse_deviation) = group_statistics(values, norm.eps);
+        let own = || group_statistics(values, norm.eps);
+        let Statistics { mean, inverse_deviation } = norm.statistics.map_or_else(own, |all| all[group]);
         for (idx, (out, values)) in out.chunks_mut(n_pixels).zip(values.chunks(n_pixels)).enumerate() {
             let channel = group * channels_per_group + idx;
             let scale = norm.weight[channel] * inverse_deviation;
@@ -100,7 +122,7 @@ fn check_rows(input: &[f32], output: &[f32], n: usize) {
 
 /// Mean and `1 / sqrt(variance + eps)` in one pass over memory: of blocks that stay in cache in f32, of all in f64 (Chan,
 /// Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
-fn group_statistics(values: &[f32], eps: f32) -> (f32, f32) {
+fn group_statistics(values: &[f32], eps: f32) -> Statistics {
     const BLOCK: usize = 4096;
     let (mut n, mut mean, mut squares) = (0.0, 0.0, 0.0);
     for block in values.chunks(BLOCK) {
@@ -116,7 +138,7 @@ fn group_statistics(values: &[f32], eps: f32) -> (f32, f32) {
         n += n_block;
     }
     let variance = squares / n;
-    (mean as f32, (1.0 / (variance + f64::from(eps)).sqrt()) as f32)
+    Statistics { mean: mean as f32, inverse_deviation: (1.0 / (variance + f64::from(eps)).sqrt()) as f32 }
 }
 
 fn row_statistics(row: &[f32], eps: f32) -> (f32, f32) {
@@ -290,7 +312,8 @@ mod tests {
                 let input: Vec<f32> = numbers(n_channels * n_pixels, 1).iter().map(|x| x + offset).collect();
                 let (weight, bias) = (numbers(n_channels, 2), numbers(n_channels, 3));
                 for silu in [false, true] {
-                    let norm = GroupNorm { n_groups: 2, eps: 1e-6, weight: &weight, bias: &bias, silu };
+                    let norm =
+                        GroupNorm { n_groups: 2, eps: 1e-6, weight: &weight, bias: &bias, silu, statistics: None };
                     let mut out = vec![f32::NAN; input.len()];
                     group_norm(&input, &mut out, norm);
                     for (got, expected) in out.iter().zip(plainly(&input, norm)) {
@@ -305,7 +328,8 @@ mod tests {
     fn a_group_norm_keeps_groups_apart() {
         let input = [0.0, 2.0, 100.0, 300.0];
         let mut output = [0.0; 4];
-        let norm = GroupNorm { n_groups: 2, eps: 0.0, weight: &[1.0, 1.0], bias: &[0.0, 0.0], silu: false };
+        let norm =
+            GroupNorm { n_groups: 2, eps: 0.0, weight: &[1.0, 1.0], bias: &[0.0, 0.0], silu: false, statistics: None };
         group_norm(&input, &mut output, norm);
         assert_eq!(output, [-1.0, 1.0, -1.0, 1.0]);
     }

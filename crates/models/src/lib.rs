@@ -16,5 +16,6 @@ pub mod siglip;
 pub mod t5;
 #[cfg(test)]
 mod testing;
+pub mod tiles;
 pub mod unet;
 pub mod vae;

@@ -2,6 +2,7 @@
 //! `models/autoencoders/autoencoder_kl.py`).
 
 use crate::resnet::{ResnetBlock, ResnetForm};
+use crate::tiles::{Scale, Tiles};
 use candle_core::{D, Tensor};
 use nn::attention::{Heads, attend};
 use nn::conv::{Conv2d, Form, Padding};
@@ -12,6 +13,10 @@ use serde::Deserialize;
 
 /// Of every group norm; with 1e-5 a result still looks right and is not.
 const NORM_EPS: f64 = 1e-6;
+
+/// Blocks nearest to the picture: their layers are the large ones, see no further than a few latents, and can be computed
+/// tile by tile. What is within them sees all of the picture.
+const N_OUTER: usize = 2;
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
@@ -89,10 +94,12 @@ impl Autoencoder {
         })
     }
 
+    /// With tiles, a single picture whose largest layers are computed tile by tile.
+    ///
     /// # Shapes
     /// - image: `(b, 3, h, w)`, -1 to 1, both sides multiples of the factor
-    pub fn encode(&self, image: &Tensor) -> Result<LatentDistribution> {
-        let mut moments = self.encoder.forward(image)?;
+    pub fn encode(&self, image: &Tensor, tiles: Option<&Tiles>) -> Result<LatentDistribution> {
+        let mut moments = self.encoder.forward(image, tiles)?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
@@ -102,12 +109,14 @@ impl Autoencoder {
         Ok(LatentDistribution { mean, logvar })
     }
 
+    /// With tiles, a single picture whose largest layers are computed tile by tile.
+    ///
     /// # Shapes
     /// - latent: `(b, latent_channels, h, w)`; output: `(b, 3, h · factor, w · factor)`, about -1 to 1
-    pub fn decode(&self, latent: &Tensor) -> Result<Tensor> {
+    pub fn decode(&self, latent: &Tensor, tiles: Option<&Tiles>) -> Result<Tensor> {
         match &self.post_quant_conv {
-            None => self.decoder.forward(latent),
-            Some(conv) => self.decoder.forward(&conv.forward(latent)?),
+            None => self.decoder.forward(latent, tiles),
+            Some(conv) => self.decoder.forward(&conv.forward(latent)?, tiles),
         }
     }
 }
@@ -162,19 +171,31 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, image: &Tensor) -> Result<Tensor> {
-        let mut hidden = self.conv_in.forward(image)?;
-        for block in &self.down_blocks {
-            for resnet in &block.resnets {
-                hidden = resnet.forward(&hidden)?;
+    fn forward(&self, image: &Tensor, tiles: Option<&Tiles>) -> Result<Tensor> {
+        let factor = |blocks: &[DownBlock]| 1 << blocks.iter().filter(|block| block.downsampler.is_some()).count();
+        let (outer, inner) = self.down_blocks.split_at(N_OUTER.min(self.down_blocks.len()));
+        let outer_layers = |image: &Tensor| walk_down(outer, self.conv_in.forward(image)?);
+        let hidden = match tiles {
+            None => outer_layers(image)?,
+            Some(tiles) => {
+                tiles.map(image, Scale { from: factor(&self.down_blocks), to: factor(inner) }, outer_layers)?
             }
-            if let Some(downsampler) = &block.downsampler {
-                hidden = downsampler.forward(&hidden)?;
-            }
-        }
-        hidden = self.mid_block.forward(&hidden)?;
+        };
+        let hidden = self.mid_block.forward(&walk_down(inner, hidden)?)?;
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&hidden)?)
     }
+}
+
+fn walk_down(blocks: &[DownBlock], mut hidden: Tensor) -> Result<Tensor> {
+    for block in blocks {
+        for resnet in &block.resnets {
+            hidden = resnet.forward(&hidden)?;
+        }
+        if let Some(downsampler) = &block.downsampler {
+            hidden = downsampler.forward(&hidden)?;
+        }
+    }
+    Ok(hidden)
 }
 
 struct Decoder {
@@ -215,18 +236,32 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, latent: &Tensor) -> Result<Tensor> {
-        let mut hidden = self.mid_block.forward(&self.conv_in.forward(latent)?)?;
-        for block in &self.up_blocks {
-            for resnet in &block.resnets {
-                hidden = resnet.forward(&hidden)?;
-            }
-            if let Some(upsampler) = &block.upsampler {
-                hidden = upsampler.forward(&hidden)?;
-            }
+    fn forward(&self, latent: &Tensor, tiles: Option<&Tiles>) -> Result<Tensor> {
+        let factor = |blocks: &[UpBlock]| 1 << blocks.iter().filter(|block| block.upsampler.is_some()).count();
+        let (inner, outer) = self.up_blocks.split_at(self.up_blocks.len().saturating_sub(N_OUTER));
+        let hidden = self.mid_block.forward(&self.conv_in.forward(latent)?)?;
+        let hidden = walk_up(inner, hidden)?;
+        let outer_layers = |hidden: &Tensor| {
+            let hidden = walk_up(outer, hidden.clone())?;
+            self.conv_out.forward(&self.conv_norm_out.forward_silu(&hidden)?)
+        };
+        match tiles {
+            None => outer_layers(&hidden),
+            Some(tiles) => tiles.map(&hidden, Scale { from: factor(inner), to: factor(&self.up_blocks) }, outer_layers),
         }
-        self.conv_out.forward(&self.conv_norm_out.forward_silu(&hidden)?)
     }
+}
+
+fn walk_up(blocks: &[UpBlock], mut hidden: Tensor) -> Result<Tensor> {
+    for block in blocks {
+        for resnet in &block.resnets {
+            hidden = resnet.forward(&hidden)?;
+        }
+        if let Some(upsampler) = &block.upsampler {
+            hidden = upsampler.forward(&hidden)?;
+        }
+    }
+    Ok(hidden)
 }
 
 struct MidBlock {

@@ -1,10 +1,13 @@
 //! Normalization layers.
 
+mod shared;
+
 use crate::values::{self, Values};
 use crate::{Error, Result, Weights};
 use candle_core::Tensor;
 use kernels::memory::unspecified;
 use kernels::norm::Affine;
+pub use shared::{Part, SharedStatistics};
 
 /// Layer norm over the last dimension, with a learned affine transform.
 pub struct LayerNorm {
@@ -146,7 +149,10 @@ impl GroupNorm {
             weight: &weight,
             bias: &bias,
             silu: follow == Follow::Silu,
+            statistics: None,
         };
+        let shared = shared::next(&norm, &input, h, w);
+        let norm = kernels::norm::GroupNorm { statistics: shared.as_deref(), ..norm };
         let mut out = unspecified(input.len());
         let picture_len = n_channels * h * w;
         for (out, input) in out.chunks_mut(picture_len).zip(input.chunks(picture_len)) {

@@ -1,4 +1,5 @@
-//! How weights lie in memory, and what is kept beside them: `--memory-budget`, `--precision` and `--cache-budget`.
+//! How weights lie in memory, and what there is beside them: `--memory-budget`, `--precision`, `--tile-above` and
+//! `--cache-budget`.
 
 use pipelines::{Precision, Residency};
 use std::fs;
@@ -14,6 +15,15 @@ pub(crate) struct MemoryArgs {
     /// The number format that layers multiply in
     #[arg(long, value_enum, env = "PENTIMENTO_PRECISION", default_value = "auto")]
     precision: PrecisionArg,
+    /// Megapixels that the autoencoder codes at once, some 4 GiB each; a larger picture is coded in tiles that overlap
+    #[arg(
+        long,
+        value_name = "MEGAPIXELS",
+        env = "PENTIMENTO_TILE_ABOVE",
+        default_value_t = Residency::PIXELS_AT_ONCE as f64 / 1e6,
+        value_parser = megapixels
+    )]
+    tile_above: f64,
 }
 
 /// The number formats that `--precision` takes.
@@ -65,11 +75,12 @@ enum Budget {
 
 impl MemoryArgs {
     pub(crate) fn residency(&self) -> Arc<Residency> {
-        match (self.memory_budget, total_bytes()) {
+        let residency = match (self.memory_budget, total_bytes()) {
             (Budget::Bytes(bytes), _) => Residency::new(bytes, self.precision()),
             (Budget::Share(share), Some(total)) => Residency::new((total as f64 * share) as u64, self.precision()),
             (Budget::Share(_), None) => Residency::unlimited(self.precision()),
-        }
+        };
+        residency.with_pixels_at_once((self.tile_above * 1e6) as usize)
     }
 
     pub(crate) fn precision(&self) -> Precision {
@@ -106,6 +117,11 @@ fn cache_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+fn megapixels(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.05..=1000.0).contains(number));
+    number.ok_or_else(|| "allowed: megapixels from 0.05 to 1000, such as 1.6".to_owned())
+}
+
 impl FromStr for Budget {
     type Err = String;
 
@@ -139,6 +155,14 @@ mod tests {
         assert_eq!(parsed("80%"), Ok(Budget::Share(0.8)));
         for text in ["", "16", "GiB", "0GiB", "101%", "-1GiB", "1TiB", "1..5GiB", "NaN%"] {
             assert!(parsed(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tiles_are_not_smaller_than_a_small_picture() {
+        assert_eq!((megapixels("1.6"), megapixels("0.05")), (Ok(1.6), Ok(0.05)));
+        for text in ["", "0", "0.04", "-1", "NaN", "inf", "1001", "1MP"] {
+            assert!(megapixels(text).is_err(), "{text}");
         }
     }
 

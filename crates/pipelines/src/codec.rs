@@ -7,6 +7,7 @@ use crate::trace::Trace;
 use candle_core::Tensor;
 use imaging::Picture;
 use models::config;
+use models::tiles::Tiles;
 use models::vae::{self, Autoencoder, LatentDistribution};
 use nn::Result;
 use nn::files::ModelFiles;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub(crate) struct Codec {
     vae: Resident<Autoencoder>,
     config: vae::Config,
+    /// Of a larger picture, tiles are coded.
+    pixels_at_once: usize,
 }
 
 impl Codec {
@@ -24,7 +27,7 @@ impl Codec {
         let its_config = config.clone();
         let vae = residency
             .component(files, "vae", Role::Autoencoder, move |weights| Autoencoder::new(&its_config, weights))?;
-        Ok(Self { vae, config })
+        Ok(Self { vae, config, pixels_at_once: residency.pixels_at_once() })
     }
 
     pub(crate) fn component(&self) -> &dyn Component {
@@ -45,12 +48,13 @@ impl Codec {
     pub(crate) fn encode(&self, idx: usize, picture: &Picture, trace: &mut dyn Trace) -> Result<LatentDistribution> {
         let image = to_tensor(picture)?;
         trace.see(&format!("vae_encode_{idx}.input"), &image);
+        let (height, width) = (image.dim(2)? / self.factor(), image.dim(3)? / self.factor());
         // The distribution, and not what a seed draws from it.
         let (mean, logvar) = self.vae.kept(
             "latents",
             |print| print.picture(picture),
             |vae| {
-                let LatentDistribution { mean, logvar } = vae.encode(&image)?;
+                let LatentDistribution { mean, logvar } = vae.encode(&image, self.tiles(height, width).as_ref())?;
                 Ok((mean, logvar))
             },
         )?;
@@ -74,12 +78,83 @@ impl Codec {
         let latents: Vec<Tensor> = latents.iter().map(unscaled).collect::<Result<_>>()?;
         trace.see("vae_decode.input", &Tensor::cat(&latents, 0)?);
         let vae = self.vae.get()?;
-        let images: Vec<Tensor> = latents.iter().map(|latent| vae.decode(latent)).collect::<Result<_>>()?;
+        let images: Vec<Tensor> = latents
+            .iter()
+            .map(|latent| vae.decode(latent, self.tiles(latent.dim(2)?, latent.dim(3)?).as_ref()))
+            .collect::<Result<_>>()?;
         trace.see("vae_decode.output", &Tensor::cat(&images, 0)?);
         images.iter().map(to_picture).collect()
     }
 
+    /// Of a picture of so many latents.
+    fn tiles(&self, height: usize, width: usize) -> Option<Tiles> {
+        Tiles::of(height, width, self.pixels_at_once / (self.factor() * self.factor()))
+    }
+
     fn shift(&self) -> f64 {
         self.config.shift_factor.unwrap_or(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::precision::Precision;
+    use crate::trace::Untraced;
+    use domain::quantity::Size;
+    use std::fs;
+    use std::path::Path;
+
+    fn root() -> &'static Path {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+    }
+
+    /// A photograph, both of its sides multiples of eight.
+    fn photograph() -> Picture {
+        let picture = imaging::decode::decode(&fs::read(root().join("examples/photo.jpg")).unwrap()).unwrap();
+        let (size, width) = (Size::new(448, 296), picture.size().width as usize);
+        let rows = picture.pixels().chunks(3 * width).take(size.height as usize);
+        Picture::new(size, rows.flat_map(|row| row[..3 * size.width as usize].to_vec()).collect()).unwrap()
+    }
+
+    /// There and back.
+    fn coded(picture: &Picture, pixels_at_once: usize) -> Picture {
+        let files = ModelFiles::Folder(root().join("models/pentimento-nano"));
+        let residency = Residency::unlimited(Precision::F32).with_pixels_at_once(pixels_at_once);
+        let codec = Codec::load(&files, &residency).unwrap();
+        let latent = codec.encode(0, picture, &mut Untraced).unwrap().mean;
+        codec.decode(&[codec.scaled(&latent).unwrap()], &mut Untraced).unwrap().remove(0)
+    }
+
+    /// What tiles change, in levels of 8 bits.
+    fn changed_by_tiles(picture: &Picture, n_tiles: usize) -> Vec<f64> {
+        let n_pixels = picture.pixels().len() / 3;
+        let (whole, tiled) = (coded(picture, n_pixels), coded(picture, n_pixels / n_tiles));
+        whole.pixels().iter().zip(tiled.pixels()).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect()
+    }
+
+    #[test]
+    fn a_photograph_coded_in_tiles_is_the_one_coded_whole() {
+        for n_tiles in [2, 4] {
+            let changed = changed_by_tiles(&photograph(), n_tiles);
+            let mean_square = changed.iter().map(|x| x * x).sum::<f64>() / changed.len() as f64;
+            let psnr = 10.0 * (255.0f64.powi(2) / mean_square).log10();
+            assert!(mean_square > 0.0 && psnr > 45.0, "{n_tiles} tiles: {psnr} dB");
+        }
+    }
+
+    #[test]
+    fn a_clear_sky_coded_in_tiles_has_no_seam() {
+        let size = Size::new(768, 512);
+        let level = |idx: usize| {
+            let (x, y) = ((idx % 768) as f64 / 768.0, (idx / 768) as f64 / 512.0);
+            [90.0 + 90.0 * y, 130.0 + 60.0 * y + 20.0 * x, 230.0 - 60.0 * x * y].map(|level| level as u8)
+        };
+        let sky = Picture::new(size, (0..768 * 512).flat_map(level).collect()).unwrap();
+        let changed = changed_by_tiles(&sky, 6);
+        // From each pixel to the next one of its row.
+        let steps = changed.chunks(3 * 768).flat_map(|row| row.windows(4)).map(|window| (window[3] - window[0]).abs());
+        let largest = steps.fold(0.0, f64::max);
+        assert!(largest <= 2.0, "a step of {largest} levels");
     }
 }

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Residency {
     budget: u64,
     precision: Precision,
+    /// That an autoencoder codes; a larger picture is cut.
+    pixels_at_once: usize,
     reading: Reading,
     /// What components have made of inputs.
     cache: Arc<Cache>,
@@ -76,10 +78,15 @@ struct Loaded {
 }
 
 impl Residency {
+    /// Pixels that an autoencoder codes at once, unless said otherwise: pictures of up to 1536x1024 are coded whole, as the
+    /// reference does, which takes some seven gigabytes.
+    pub const PIXELS_AT_ONCE: usize = 1_600_000;
+
     /// At most so many bytes of weights at a time, as they lie in memory.
     pub fn new(budget: u64, precision: Precision) -> Arc<Self> {
         let cache = Arc::new(Cache::new(0));
-        Arc::new(Self { budget, precision, reading: Reading::Early, cache, state: Mutex::default() })
+        let pixels_at_once = Self::PIXELS_AT_ONCE;
+        Arc::new(Self { budget, precision, pixels_at_once, reading: Reading::Early, cache, state: Mutex::default() })
     }
 
     /// As much as a model takes.
@@ -99,6 +106,18 @@ impl Residency {
         self.cache.told()
     }
 
+    /// Another like this one with nothing in it yet, whose autoencoders cut pictures of more pixels into tiles.
+    #[must_use]
+    pub fn with_pixels_at_once(&self, pixels: usize) -> Arc<Self> {
+        let mut other = self.another(self.reading, Cache::new(0));
+        Arc::get_mut(&mut other).expect("nobody else has it yet, this is a bug").pixels_at_once = pixels;
+        other
+    }
+
+    pub(crate) fn pixels_at_once(&self) -> usize {
+        self.pixels_at_once
+    }
+
     pub(crate) fn cache(&self) -> &Arc<Cache> {
         &self.cache
     }
@@ -116,8 +135,8 @@ impl Residency {
     }
 
     fn another(&self, reading: Reading, cache: Cache) -> Arc<Self> {
-        let Self { budget, precision, .. } = *self;
-        Arc::new(Self { budget, precision, reading, cache: Arc::new(cache), state: Mutex::default() })
+        let Self { budget, precision, pixels_at_once, .. } = *self;
+        Arc::new(Self { budget, precision, pixels_at_once, reading, cache: Arc::new(cache), state: Mutex::default() })
     }
 
     /// Makes a component of a folder known; its weights are read when it is first used. `load` is called again whenever

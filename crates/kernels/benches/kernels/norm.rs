@@ -10,7 +10,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         let (weight, bias) = (numbers(channels, 1), numbers(channels, 2));
         let input = numbers(channels * side * side, 3);
         let mut out = vec![0.0; input.len()];
-        let norm = GroupNorm { n_groups: 32, eps: 1e-6, weight: &weight, bias: &bias, silu: true };
+        let norm = GroupNorm { n_groups: 32, eps: 1e-6, weight: &weight, bias: &bias, silu: true, statistics: None };
         let name = format!("group norm + SiLU {channels} channels, {side}x{side}");
         measure(criterion, &name, Work::Bytes(8 * input.len()), || group_norm(&input, &mut out, norm));
     }

@@ -145,7 +145,8 @@ fn compute<P: Product>(product: &P, epilogue: Epilogue<'_>, out: &mut [f32]) {
             if let Some(all) = epilogue.bias {
                 bias[..columns.len()].copy_from_slice(&all[columns.clone()]);
             }
-            let expect = |place: Place| target.expect_rows(place.first_row..place.first_row + place.n_rows, columns.start);
+            let expect =
+                |place: Place| target.expect_rows(place.first_row..place.first_row + place.n_rows, columns.start);
             compute_panel(product, (task_rows.clone(), panel), &mut scratch, expect, |place, sums| {
                 let sums = &mut sums[..place.n_rows];
                 add_bias(sums, &bias);

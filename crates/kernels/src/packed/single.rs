@@ -1,7 +1,7 @@
 //! Packed weights that are multiplied in f32, whatever they are kept in.
 
 use super::int8::{level, scale_of};
-use super::tile::tile_f32;
+use super::tile::{row_f32, tile_f32};
 use super::{Block, Epilogue, Input, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, panels};
 use crate::dispatch::dispatched;
 use crate::narrow::{Format, round_to_bf16};
@@ -133,7 +133,11 @@ impl Product for SingleProduct<'_> {
 
     fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile<f32>) {
         let x = &self.x[place.tile() * self.weight.inputs..][block.range()];
-        tile_f32(x, block.lines, sums);
+        if place.n_rows == 1 {
+            row_f32(x, block.lines, &mut sums[0]);
+        } else {
+            tile_f32(x, block.lines, sums);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::int8::Operands;
 use super::{PANEL, TILE_ROWS, Tile, bf16, single};
+use crate::dispatch::dispatched;
 use crate::narrow::Format;
 
 /// `sums += rows · lines`
@@ -16,6 +17,22 @@ pub(super) fn tile_f32(rows: &[[f32; TILE_ROWS]], lines: &[single::Line], sums: 
         return;
     }
     portable_f32(rows, lines, sums);
+}
+
+dispatched! {
+    /// [`tile_f32`] of the tile's first row alone, for inputs that have no other: bound by the memory that the lines come
+    /// from, where a whole tile would be bound by its arithmetic.
+    pub(super) fn row_f32(rows: &[[f32; TILE_ROWS]], lines: &[single::Line], totals: &mut [f32; PANEL]) {
+        let mut sums = [0.0f32; PANEL];
+        for (row, line) in rows.iter().zip(lines) {
+            for (sum, weight) in sums.iter_mut().zip(&line.0) {
+                *sum += row[0] * weight;
+            }
+        }
+        for (total, sum) in totals.iter_mut().zip(&sums) {
+            *total += sum;
+        }
+    }
 }
 
 /// `sums += rows · lines`, in bf16 with sums in f32.
@@ -51,7 +68,7 @@ pub(super) fn tile_int8(operands: &Operands<'_>, sums: &mut Tile<f32>) {
     portable_int8(operands, sums);
 }
 
-crate::dispatch::dispatched! {
+dispatched! {
     fn portable_f32(rows: &[[f32; TILE_ROWS]], lines: &[single::Line], totals: &mut Tile<f32>) {
         for (idx, totals) in totals.iter_mut().enumerate() {
             let mut sums = [0.0f32; PANEL];
@@ -67,7 +84,7 @@ crate::dispatch::dispatched! {
     }
 }
 
-crate::dispatch::dispatched! {
+dispatched! {
     fn portable_bf16(rows: &[[[u16; bf16::PAIR]; TILE_ROWS]], lines: &[bf16::Line], totals: &mut Tile<f32>) {
         let widen = |bits: u16| Format::Bf16.value(bits);
         for (idx, totals) in totals.iter_mut().enumerate() {
@@ -85,7 +102,7 @@ crate::dispatch::dispatched! {
     }
 }
 
-crate::dispatch::dispatched! {
+dispatched! {
     fn portable_int8(operands: &Operands<'_>, totals: &mut Tile<f32>) {
         let Operands { levels, rows, lines, scales } = operands;
         for (idx, totals) in totals.iter_mut().enumerate() {
