@@ -2,8 +2,13 @@
 
 use crate::activation::row_batch;
 use crate::dispatch::{self, dispatched};
-use crate::lanes::{self, LANES, Lanes, Task};
+use crate::lanes::{self, LANES, Lanes, Line, Task};
 use rayon::prelude::*;
+
+/// Sums that run beside each other.
+const SUMS: usize = 32;
+/// Results from this size on do not fit a processor's caches.
+const STREAMED_BYTES_MIN: usize = 32 << 20;
 
 /// Shift and scale that follow a layer norm.
 #[derive(Clone, Copy)]
@@ -27,19 +32,10 @@ pub enum Affine<'a> {
 /// - input, output: `(rows, n)`; every slice of the affine transform: `(n)`
 pub fn layer_norm(input: &[f32], output: &mut [f32], n: usize, eps: f32, affine: Affine<'_>) {
     check_rows(input, output, n);
-    output.par_chunks_mut(n).zip(input.par_chunks(n)).with_min_len(row_batch(n)).for_each(|(out, row)| {
-        let (mean, inverse_deviation) = row_statistics(row, eps);
-        match affine {
-            Affine::None => normalize_row(row, out, mean, inverse_deviation),
-            Affine::Learned { weight, bias } => {
-                normalize_row(row, out, mean, inverse_deviation);
-                scale_and_shift(out, weight, bias, 0.0);
-            }
-            Affine::Modulation { scale, shift } => {
-                normalize_row(row, out, mean, inverse_deviation);
-                scale_and_shift(out, scale, shift, 1.0);
-            }
-        }
+    output.par_chunks_mut(n).zip(input.par_chunks(n)).with_min_len(row_batch(n)).for_each(|(out, row)| match affine {
+        Affine::None => layer_norm_row(row, out, eps),
+        Affine::Learned { weight, bias } => affine_layer_norm_row(row, out, eps, (weight, 0.0), bias),
+        Affine::Modulation { scale, shift } => affine_layer_norm_row(row, out, eps, (scale, 1.0), shift),
     });
 }
 
@@ -99,6 +95,7 @@ pub fn group_norm(input: &[f32], output: &mut [f32], norm: GroupNorm<'_>) {
     assert_eq!(n_statistics, norm.n_groups, "group_norm: the statistics are not of these groups");
     let channels_per_group = n_channels / norm.n_groups;
     let group_len = channels_per_group * n_pixels;
+    let streams = size_of_val(output) > STREAMED_BYTES_MIN;
     output.par_chunks_mut(group_len).zip(input.par_chunks(group_len)).enumerate().for_each(|(group, (out, values))| {
         let own = || group_statistics(values, norm.eps);
         let Statistics { mean, inverse_deviation } = norm.statistics.map_or_else(own, |all| all[group]);
@@ -107,7 +104,7 @@ pub fn group_norm(input: &[f32], output: &mut [f32], norm: GroupNorm<'_>) {
             let scale = norm.weight[channel] * inverse_deviation;
             let shift = norm.bias[channel] - mean * scale;
             if norm.silu {
-                lanes::run(dispatch::level(), AffineSilu { values, out, scale, shift });
+                lanes::run(dispatch::level(), AffineSilu { values, out, scale, shift, streams });
             } else {
                 affine(values, out, scale, shift);
             }
@@ -127,10 +124,10 @@ fn group_statistics(values: &[f32], eps: f32) -> Statistics {
     let (mut n, mut mean, mut squares) = (0.0, 0.0, 0.0);
     for block in values.chunks(BLOCK) {
         let n_block = block.len() as f64;
-        let block_mean = sum(block) / block.len() as f32;
-        let distance = f64::from(block_mean) - mean;
-        // The squares are about the rounded mean, so it is that mean which the blocks must be joined by.
-        let (block_sum, block_squares) = distances(block, block_mean);
+        // Squares lose nothing about a number that is near the block's mean, as the mean so far mostly is.
+        let about = if n > 0.0 { mean as f32 } else { sum(block) / block.len() as f32 };
+        let distance = f64::from(about) - mean;
+        let (block_sum, block_squares) = distances(block, about);
         let distance = distance + f64::from(block_sum) / n_block;
         let block_squares = f64::from(block_squares) - f64::from(block_sum) * f64::from(block_sum) / n_block;
         squares += block_squares + distance * distance * n * n_block / (n + n_block);
@@ -141,33 +138,39 @@ fn group_statistics(values: &[f32], eps: f32) -> Statistics {
     Statistics { mean: mean as f32, inverse_deviation: (1.0 / (variance + f64::from(eps)).sqrt()) as f32 }
 }
 
+/// Mean and `1 / sqrt(variance + eps)`
+#[inline(always)]
 fn row_statistics(row: &[f32], eps: f32) -> (f32, f32) {
     let n = row.len() as f32;
-    let mean = sum(row) / n;
-    let variance = squared_distance(row, mean) / n;
+    let mean = in_lanes(row, |x| x) / n;
+    let variance = in_lanes(row, |x| (x - mean) * (x - mean)) / n;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
 /// Sums in independent lanes: vectorizable, and more exact than one running sum.
 #[inline(always)]
 fn in_lanes(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
-    const LANES: usize = 32;
-    let mut sums = [0.0f32; LANES];
-    let chunks = values.chunks_exact(LANES);
+    let mut sums = [0.0f32; SUMS];
+    let chunks = values.chunks_exact(SUMS);
     let rest: f32 = chunks.remainder().iter().map(|x| of(*x)).sum();
     for chunk in chunks {
         for (sum, x) in sums.iter_mut().zip(chunk) {
             *sum += of(*x);
         }
     }
-    let mut width = LANES / 2;
+    total(sums) + rest
+}
+
+#[inline(always)]
+fn total(mut sums: [f32; SUMS]) -> f32 {
+    let mut width = SUMS / 2;
     while width > 0 {
         for idx in 0..width {
             sums[idx] += sums[idx + width];
         }
         width /= 2;
     }
-    sums[0] + rest
+    sums[0]
 }
 
 dispatched! {
@@ -177,20 +180,28 @@ dispatched! {
 }
 
 dispatched! {
-    fn squared_distance(values: &[f32], mean: f32) -> f32 {
-        in_lanes(values, |x| (x - mean) * (x - mean))
+    /// The distances from a number, and their squares, added up.
+    fn distances(values: &[f32], about: f32) -> (f32, f32) {
+        let (mut sums, mut squares) = ([0.0f32; SUMS], [0.0f32; SUMS]);
+        let (chunks, rest) = values.as_chunks::<SUMS>();
+        for chunk in chunks {
+            for ((sum, square), x) in sums.iter_mut().zip(&mut squares).zip(chunk) {
+                let distance = x - about;
+                *sum += distance;
+                *square += distance * distance;
+            }
+        }
+        let (sum, square) = rest.iter().fold((0.0, 0.0), |(sum, square), x| {
+            let distance = x - about;
+            (sum + distance, square + distance * distance)
+        });
+        (total(sums) + sum, total(squares) + square)
     }
 }
 
 dispatched! {
-    /// The distances from `mean`, and their squares, added up.
-    fn distances(values: &[f32], mean: f32) -> (f32, f32) {
-        (in_lanes(values, |x| x - mean), in_lanes(values, |x| (x - mean) * (x - mean)))
-    }
-}
-
-dispatched! {
-    fn normalize_row(row: &[f32], out: &mut [f32], mean: f32, inverse_deviation: f32) {
+    fn layer_norm_row(row: &[f32], out: &mut [f32], eps: f32) {
+        let (mean, inverse_deviation) = row_statistics(row, eps);
         for (out, x) in out.iter_mut().zip(row) {
             *out = (x - mean) * inverse_deviation;
         }
@@ -198,9 +209,12 @@ dispatched! {
 }
 
 dispatched! {
-    fn scale_and_shift(row: &mut [f32], scale: &[f32], shift: &[f32], plus: f32) {
-        for ((x, scale), shift) in row.iter_mut().zip(scale).zip(shift) {
-            *x = *x * (plus + scale) + shift;
+    /// With a scale, to which a number is added, and a shift.
+    fn affine_layer_norm_row(row: &[f32], out: &mut [f32], eps: f32, scale: (&[f32], f32), shift: &[f32]) {
+        let (scale, plus) = scale;
+        let (mean, inverse_deviation) = row_statistics(row, eps);
+        for (((out, x), scale), shift) in out.iter_mut().zip(row).zip(scale).zip(shift) {
+            *out = (x - mean) * inverse_deviation * (plus + scale) + shift;
         }
     }
 }
@@ -229,27 +243,43 @@ struct AffineSilu<'a> {
     out: &'a mut [f32],
     scale: f32,
     shift: f32,
+    /// Whether the output goes past the caches, because it does not fit them anyway: it is then not read first.
+    streams: bool,
 }
 
 impl Task for AffineSilu<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let (values, rest) = self.values.as_chunks::<LANES>();
-        let (out, out_rest) = self.out.as_chunks_mut::<LANES>();
-        for (out, x) in out.iter_mut().zip(values) {
-            affine_silu(lanes, x, out, (self.scale, self.shift));
+        let Self { values, out, scale, shift, streams } = self;
+        let affine = (scale, shift);
+        // Whole lines of the output lie where lines do.
+        let (begin, lines, end) = Line::within(out);
+        let (first, values) = values.split_at(begin.len());
+        let (values, last) = values.as_chunks::<LANES>();
+        few_affine_silu(lanes, first, begin, affine);
+        few_affine_silu(lanes, last, end, affine);
+        for (line, x) in lines.iter_mut().zip(values) {
+            let y = affine_silu(lanes, x, affine);
+            if streams { lanes.stream(y, line) } else { lanes.store(y, line) }
         }
-        let (mut last, mut computed) = ([0.0; LANES], [0.0; LANES]);
-        last[..rest.len()].copy_from_slice(rest);
-        affine_silu(lanes, &last, &mut computed, (self.scale, self.shift));
-        out_rest.copy_from_slice(&computed[..rest.len()]);
+        if streams {
+            lanes.finish_streams();
+        }
     }
 }
 
+/// Of fewer numbers than a vector has.
 #[inline(always)]
-fn affine_silu<L: Lanes>(lanes: L, x: &[f32; LANES], out: &mut [f32; LANES], (scale, shift): (f32, f32)) {
-    let y = lanes.mul_add(lanes.load_numbers(x), lanes.splat(scale), lanes.splat(shift));
-    lanes.store_numbers(lanes.silu(y), out);
+fn few_affine_silu<L: Lanes>(lanes: L, values: &[f32], out: &mut [f32], affine: (f32, f32)) {
+    let (mut some, mut computed) = ([0.0; LANES], [0.0; LANES]);
+    some[..values.len()].copy_from_slice(values);
+    lanes.store_numbers(affine_silu(lanes, &some, affine), &mut computed);
+    out.copy_from_slice(&computed[..values.len()]);
+}
+
+#[inline(always)]
+fn affine_silu<L: Lanes>(lanes: L, x: &[f32; LANES], (scale, shift): (f32, f32)) -> L::Vector {
+    lanes.silu(lanes.mul_add(lanes.load_numbers(x), lanes.splat(scale), lanes.splat(shift)))
 }
 
 #[cfg(test)]

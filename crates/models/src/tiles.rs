@@ -12,10 +12,8 @@ use nn::norm::{Part, SharedStatistics};
 use nn::values::{self, Values};
 use std::ops::Range;
 
-/// Of a tile's side, what it shares with the next one.
-const OVERLAP: usize = 4;
-/// Least that it shares, latents.
-const OVERLAP_MIN: usize = 10;
+/// What a tile shares with the next one, latents: enough to fade, beside what each sees of its own edge.
+const OVERLAP: usize = 10;
 /// Of what two tiles share, what each leaves to the other: near its edge, a tile shows the zeros that layers put around it.
 const MARGIN: f32 = 0.3;
 /// Least side of a tile, latents.
@@ -42,8 +40,6 @@ struct Cut {
     len: usize,
     starts: Vec<usize>,
     piece: usize,
-    /// Of each piece with the next.
-    overlap: usize,
 }
 
 impl Tiles {
@@ -124,13 +120,12 @@ impl Cut {
     fn of(len: usize, piece_max: usize) -> Self {
         let piece_max = piece_max.max(SIDE_MIN);
         if len <= piece_max {
-            return Self { len, starts: vec![0], piece: len, overlap: 0 };
+            return Self { len, starts: vec![0], piece: len };
         }
-        let overlap = (piece_max / OVERLAP).max(OVERLAP_MIN);
-        let n = (len - overlap).div_ceil(piece_max - overlap);
-        let piece = (len + (n - 1) * overlap).div_ceil(n);
-        let starts = (0..n).map(|idx| (idx * (piece - overlap)).min(len - piece)).collect();
-        Self { len, starts, piece, overlap }
+        let n = (len - OVERLAP).div_ceil(piece_max - OVERLAP);
+        let piece = (len + (n - 1) * OVERLAP).div_ceil(n);
+        let starts = (0..n).map(|idx| (idx * (piece - OVERLAP)).min(len - piece)).collect();
+        Self { len, starts, piece }
     }
 
     fn range(&self, idx: usize, scale: usize) -> Range<usize> {
@@ -148,7 +143,7 @@ impl Cut {
 
     /// How much of the whole each row of a piece is: those of all pieces that lie there add up to one.
     fn weights(&self, idx: usize, scale: usize) -> Vec<f32> {
-        let fade = self.overlap * scale;
+        let fade = OVERLAP * scale;
         let range = self.range(idx, scale);
         let before = idx.checked_sub(1).map(|idx| self.range(idx, scale).end);
         let after = self.starts.get(idx + 1).map(|start| start * scale);
@@ -213,7 +208,7 @@ mod tests {
             assert!(cut.piece <= piece_max.max(SIDE_MIN), "{cut:?}");
             assert_eq!(cut.starts.last().unwrap() + cut.piece, len, "{cut:?}");
             for pair in cut.starts.windows(2) {
-                assert!(pair[1] > pair[0] && pair[0] + cut.piece >= pair[1] + cut.overlap, "{cut:?}");
+                assert!(pair[1] > pair[0] && pair[0] + cut.piece >= pair[1] + OVERLAP, "{cut:?}");
             }
             for scale in [1, 8] {
                 let mut sums = vec![0.0; len * scale];

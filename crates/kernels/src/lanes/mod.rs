@@ -28,6 +28,13 @@ impl Line {
         unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines) / size_of::<f32>()) }
     }
 
+    /// Numbers as lines where lines can lie, with what is before and behind them.
+    #[inline(always)]
+    pub(crate) fn within(numbers: &mut [f32]) -> (&mut [f32], &mut [Self], &mut [f32]) {
+        // SAFETY: a line is its numbers and nothing else, and any numbers are a line.
+        unsafe { numbers.align_to_mut() }
+    }
+
     /// The numbers of adjacent lines.
     #[inline(always)]
     pub(crate) fn numbers_mut(lines: &mut [Self]) -> &mut [f32] {
@@ -54,6 +61,13 @@ pub(crate) trait Lanes: Copy {
     fn splat(self, x: f32) -> Self::Vector;
     fn load(self, from: &Line) -> Self::Vector;
     fn store(self, x: Self::Vector, to: &mut Line);
+    /// Stores past the caches, where the processor can: other threads see it once this one has finished its streams.
+    #[inline(always)]
+    fn stream(self, x: Self::Vector, to: &mut Line) {
+        self.store(x, to);
+    }
+    #[inline(always)]
+    fn finish_streams(self) {}
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -64,6 +78,7 @@ pub(crate) trait Lanes: Copy {
 
     fn load_numbers(self, from: &[f32; LANES]) -> Self::Vector;
     fn store_numbers(self, x: Self::Vector, to: &mut [f32; LANES]);
+    /// `a / b` within 2 ulp, of finite numbers and `b` from 1 to 2^126.
     fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// Each number, but at least `low` and at most `high`.
     fn clamp(self, x: Self::Vector, low: f32, high: f32) -> Self::Vector;

@@ -2,14 +2,15 @@
 
 use super::{LANES, Lanes, Line, Room, Task};
 use std::arch::x86_64::{
-    __m256, __m512, _mm256_add_epi32, _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtps_epi32, _mm256_div_ps,
-    _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_load_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_store_ps, _mm256_storeu_ps, _mm256_sub_ps,
-    _mm512_add_ps, _mm512_alignr_epi32, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_div_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps, _mm512_loadu_ps, _mm512_maskz_loadu_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_scalef_ps,
-    _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_store_ps, _mm512_storeu_ps, _mm512_sub_ps,
-    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    __m256, __m512, _mm_sfence, _mm256_add_epi32, _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtps_epi32,
+    _mm256_div_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_load_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
+    _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_store_ps, _mm256_storeu_ps,
+    _mm256_stream_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_alignr_epi32, _mm512_castpd_ps, _mm512_castps_pd,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps, _mm512_loadu_ps,
+    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps,
+    _mm512_rcp14_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_store_ps,
+    _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd,
+    _mm512_unpacklo_ps,
 };
 
 /// # Safety
@@ -63,6 +64,18 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn stream(self, x: __m512, to: &mut Line) {
+        // SAFETY: as above; a line is aligned as streams must be.
+        unsafe { _mm512_stream_ps(to.0.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn finish_streams(self) {
+        // SAFETY: every processor with these vectors has the instruction.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_add_ps(a, b) }
@@ -106,8 +119,14 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn div(self, a: __m512, b: __m512) -> __m512 {
+        // From 14 bits to 28 and, with what is left of `a`, to all: a third of the time of a division.
         // SAFETY: as above.
-        unsafe { _mm512_div_ps(a, b) }
+        unsafe {
+            let about = _mm512_rcp14_ps(b);
+            let reciprocal = _mm512_mul_ps(about, _mm512_fnmadd_ps(b, about, _mm512_set1_ps(2.0)));
+            let quotient = _mm512_mul_ps(a, reciprocal);
+            _mm512_fmadd_ps(reciprocal, _mm512_fnmadd_ps(b, quotient, a), quotient)
+        }
     }
 
     #[inline(always)]
@@ -218,6 +237,21 @@ impl Lanes for Avx2 {
             _mm256_store_ps(to.0.as_mut_ptr(), x[0]);
             _mm256_store_ps(to.0.as_mut_ptr().add(8), x[1]);
         }
+    }
+
+    #[inline(always)]
+    fn stream(self, x: [__m256; 2], to: &mut Line) {
+        // SAFETY: as above; a line is aligned as streams must be.
+        unsafe {
+            _mm256_stream_ps(to.0.as_mut_ptr(), x[0]);
+            _mm256_stream_ps(to.0.as_mut_ptr().add(8), x[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn finish_streams(self) {
+        // SAFETY: every processor with these vectors has the instruction.
+        unsafe { _mm_sfence() }
     }
 
     #[inline(always)]
