@@ -15,7 +15,7 @@ pub(crate) struct MemoryArgs {
     /// The number format that layers multiply in
     #[arg(long, value_enum, env = "PENTIMENTO_PRECISION", default_value = "auto")]
     precision: PrecisionArg,
-    /// Megapixels that the autoencoder codes at once, some 4 GiB each; a larger picture is coded in tiles that overlap
+    /// Megapixels that the autoencoder codes at once, some 5 GiB each; a larger picture is coded in tiles that overlap
     #[arg(
         long,
         value_name = "MEGAPIXELS",

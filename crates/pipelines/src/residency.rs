@@ -79,7 +79,7 @@ struct Loaded {
 
 impl Residency {
     /// Pixels that an autoencoder codes at once, unless said otherwise: pictures of up to 1536x1024 are coded whole, as the
-    /// reference does, which takes some seven gigabytes.
+    /// reference does, which takes some eight gigabytes.
     pub const PIXELS_AT_ONCE: usize = 1_600_000;
 
     /// At most so many bytes of weights at a time, as they lie in memory.
