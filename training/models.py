@@ -26,7 +26,7 @@ DEFAULTS = {
     "max_sequence_length": SEQUENCE_LENGTH,
     "default_steps": 20,
     "default_guidance_scale": 3.5,
-    "default_true_cfg_scale": 4.0,
+    "default_true_cfg_scale": 2.5,
     "default_strength": 0.6,
 }
 # The same for `pentimento-nano-canny`, where it differs.
