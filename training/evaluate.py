@@ -293,8 +293,12 @@ def agreement(probe, labelled):
     return round(float(np.mean([guess == name for guess, (_, name) in zip(guesses, labelled)])), 3)
 
 
+@torch.autocast("cpu", enabled=False)
 def train_probe(names, buckets, cache):
-    """A small network over color and gradient statistics, trained on the training pictures of these styles."""
+    """A small network over color and gradient statistics, trained on the training pictures of these styles.
+
+    In float32: autocast keeps its first copy of a weight, so that a network which is trained under it never changes.
+    """
     inputs, labels = [], []
     for bucket in buckets:
         pictures = np.load(cache / f"pictures/{bucket}.npy", mmap_mode="r")
@@ -317,6 +321,7 @@ def train_probe(names, buckets, cache):
             optimizer.step()
     network.eval()
 
+    @torch.autocast("cpu", enabled=False)
     def probe(pictures):
         values = torch.tensor(np.array([statistics(picture) for picture in pictures]), dtype=torch.float32)
         return [names[index] for index in network((values - mean) / deviation).argmax(1)]
