@@ -1,7 +1,7 @@
 //! Elementary functions on `f32` that the compiler can vectorize.
 
 /// 1.5 * 2^23: what is added to it and taken from it again is rounded to the nearest whole number.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// `e^x`, within 2 ulp on the finite range; 0 below -104, infinity above 88.73.
 ///

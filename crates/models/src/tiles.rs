@@ -146,11 +146,11 @@ impl Cut {
         let fade = OVERLAP * scale;
         let range = self.range(idx, scale);
         let before = idx.checked_sub(1).map(|idx| self.range(idx, scale).end);
-        let after = self.starts.get(idx + 1).map(|start| start * scale);
+        let is_last = idx + 1 == self.starts.len();
         let weight = |at: usize| {
             // The last piece may begin early, and share more: it fades where its neighbor ends.
             let begun = before.map_or(1.0, |end| risen(at + fade, end, fade));
-            let ended = after.map_or(1.0, |_| 1.0 - risen(at + fade, range.end, fade));
+            let ended = if is_last { 1.0 } else { 1.0 - risen(at + fade, range.end, fade) };
             begun * ended
         };
         range.clone().map(weight).collect()

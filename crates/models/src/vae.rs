@@ -134,16 +134,10 @@ impl LatentDistribution {
 
 struct Encoder {
     conv_in: Conv2d,
-    down_blocks: Vec<DownBlock>,
+    down_blocks: Vec<Block>,
     mid_block: MidBlock,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
-}
-
-struct DownBlock {
-    resnets: Vec<ResnetBlock>,
-    /// The last block keeps its size.
-    downsampler: Option<Conv2d>,
 }
 
 impl Encoder {
@@ -158,7 +152,7 @@ impl Encoder {
             let padding = Padding { before: 0, after: 1 };
             let halve = Form { stride: 2, padding, ..Form::same(outputs, outputs) };
             let sampler = (idx + 1 < channels.len()).then(|| Conv2d::new(&weights.at("downsamplers.0.conv"), halve));
-            down_blocks.push(DownBlock { resnets: n.resnets(&weights)?, downsampler: sampler.transpose()? });
+            down_blocks.push(Block { resnets: n.resnets(&weights)?, sampler: sampler.transpose()? });
             inputs = outputs;
         }
         let last = config.last_channels();
@@ -172,44 +166,25 @@ impl Encoder {
     }
 
     fn forward(&self, image: &Tensor, tiles: Option<&Tiles>) -> Result<Tensor> {
-        let factor = |blocks: &[DownBlock]| 1 << blocks.iter().filter(|block| block.downsampler.is_some()).count();
         let (outer, inner) = self.down_blocks.split_at(N_OUTER.min(self.down_blocks.len()));
-        let outer_layers = |image: &Tensor| walk_down(outer, self.conv_in.forward(image)?);
+        let outer_layers = |image: &Tensor| walk(outer, self.conv_in.forward(image)?);
         let hidden = match tiles {
             None => outer_layers(image)?,
             Some(tiles) => {
                 tiles.map(image, Scale { from: factor(&self.down_blocks), to: factor(inner) }, outer_layers)?
             }
         };
-        let hidden = self.mid_block.forward(&walk_down(inner, hidden)?)?;
+        let hidden = self.mid_block.forward(&walk(inner, hidden)?)?;
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&hidden)?)
     }
-}
-
-fn walk_down(blocks: &[DownBlock], mut hidden: Tensor) -> Result<Tensor> {
-    for block in blocks {
-        for resnet in &block.resnets {
-            hidden = resnet.forward(&hidden)?;
-        }
-        if let Some(downsampler) = &block.downsampler {
-            hidden = downsampler.forward(&hidden)?;
-        }
-    }
-    Ok(hidden)
 }
 
 struct Decoder {
     conv_in: Conv2d,
     mid_block: MidBlock,
-    up_blocks: Vec<UpBlock>,
+    up_blocks: Vec<Block>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
-}
-
-struct UpBlock {
-    resnets: Vec<ResnetBlock>,
-    /// The last block keeps its size.
-    upsampler: Option<Conv2d>,
 }
 
 impl Decoder {
@@ -223,7 +198,7 @@ impl Decoder {
             let double = Form { upsample: true, ..Form::same(outputs, outputs) };
             let is_last = idx + 1 == config.block_out_channels.len();
             let sampler = (!is_last).then(|| Conv2d::new(&weights.at("upsamplers.0.conv"), double));
-            up_blocks.push(UpBlock { resnets: n.resnets(&weights)?, upsampler: sampler.transpose()? });
+            up_blocks.push(Block { resnets: n.resnets(&weights)?, sampler: sampler.transpose()? });
             inputs = outputs;
         }
         let (first, last) = (config.block_out_channels[0], config.last_channels());
@@ -237,12 +212,11 @@ impl Decoder {
     }
 
     fn forward(&self, latent: &Tensor, tiles: Option<&Tiles>) -> Result<Tensor> {
-        let factor = |blocks: &[UpBlock]| 1 << blocks.iter().filter(|block| block.upsampler.is_some()).count();
         let (inner, outer) = self.up_blocks.split_at(self.up_blocks.len().saturating_sub(N_OUTER));
         let hidden = self.mid_block.forward(&self.conv_in.forward(latent)?)?;
-        let hidden = walk_up(inner, hidden)?;
+        let hidden = walk(inner, hidden)?;
         let outer_layers = |hidden: &Tensor| {
-            let hidden = walk_up(outer, hidden.clone())?;
+            let hidden = walk(outer, hidden.clone())?;
             self.conv_out.forward(&self.conv_norm_out.forward_silu(&hidden)?)
         };
         match tiles {
@@ -250,18 +224,6 @@ impl Decoder {
             Some(tiles) => tiles.map(&hidden, Scale { from: factor(inner), to: factor(&self.up_blocks) }, outer_layers),
         }
     }
-}
-
-fn walk_up(blocks: &[UpBlock], mut hidden: Tensor) -> Result<Tensor> {
-    for block in blocks {
-        for resnet in &block.resnets {
-            hidden = resnet.forward(&hidden)?;
-        }
-        if let Some(upsampler) = &block.upsampler {
-            hidden = upsampler.forward(&hidden)?;
-        }
-    }
-    Ok(hidden)
 }
 
 struct MidBlock {
@@ -289,6 +251,30 @@ impl MidBlock {
         }
         self.resnet_1.forward(&hidden)
     }
+}
+
+/// A block of either half, at one size of the picture.
+struct Block {
+    resnets: Vec<ResnetBlock>,
+    /// Halves or doubles the sides; the last block keeps its size.
+    sampler: Option<Conv2d>,
+}
+
+fn walk(blocks: &[Block], mut hidden: Tensor) -> Result<Tensor> {
+    for block in blocks {
+        for resnet in &block.resnets {
+            hidden = resnet.forward(&hidden)?;
+        }
+        if let Some(sampler) = &block.sampler {
+            hidden = sampler.forward(&hidden)?;
+        }
+    }
+    Ok(hidden)
+}
+
+/// By how much blocks change the sides.
+fn factor(blocks: &[Block]) -> usize {
+    1 << blocks.iter().filter(|block| block.sampler.is_some()).count()
 }
 
 /// Some residual blocks, the first of which changes the number of channels.

@@ -88,8 +88,7 @@ pub(crate) trait Lanes: Copy {
     /// `x sigmoid(x)`, within `1.5e-7 (1 + |x|)` of the result's size where that exceeds 1e-35.
     #[inline(always)]
     fn silu(self, x: Self::Vector) -> Self::Vector {
-        // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number.
-        let round = self.splat(12_582_912.0);
+        let round = self.splat(math::ROUND);
         // Beyond, the result is `x` or next to nothing.
         let exponent = self.clamp(self.mul(x, self.splat(-std::f32::consts::LOG2_E)), -126.0, 126.0);
         let n = self.sub(self.add(exponent, round), round);

@@ -7,6 +7,7 @@
 use super::input::Quantized;
 use super::tile::tile_int8;
 use super::{Block, Epilogue, Input, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, panels};
+use crate::math::ROUND;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -152,8 +153,7 @@ pub(super) fn scale_of(block: &[f32]) -> f32 {
 /// The nearest level, ties to even; of no number, zero.
 #[inline(always)]
 pub(super) fn level(value: f32, inverse_scale: f32) -> i8 {
-    // Adding 1.5 * 2^23 leaves the nearest whole number in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
+    // The sum's lowest bits are the nearest whole number.
     ((value * inverse_scale).clamp(-LEVEL_MAX, LEVEL_MAX) + ROUND).to_bits() as i8
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A general matrix product rearranges both of its operands at every call; a layer's weight never changes. Weights lie
 //! here in panels of [`PANEL`] outputs, so that a tile of [`TILE_ROWS`] rows and one panel keeps its sums in registers
-//! while it reads both front to back. The input, which is small beside the weight, is interleaved at every call.
+//! while it reads both front to back. The input, which is small beside the weight, is interleaved once
+//! for all weights that read it ([`Input`]).
 
 mod bf16;
 mod input;
