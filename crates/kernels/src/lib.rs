@@ -20,6 +20,7 @@ pub mod narrow;
 pub mod norm;
 pub mod packed;
 pub mod peak;
+pub mod products;
 pub mod rope;
 
 #[cfg(test)]

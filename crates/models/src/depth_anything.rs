@@ -296,7 +296,7 @@ impl Head {
         Ok(Self {
             conv1: Conv2d::new(&weights.at("conv1"), Form::same(n, n / 2))?,
             conv2: Conv2d::new(&weights.at("conv2"), Form::same(n / 2, config.head_hidden_size))?,
-            conv3: Conv2d::new(&weights.at("conv3"), Form::pointwise(config.head_hidden_size, 1))?,
+            conv3: Conv2d::new(&weights.at("conv3").with_exact_inputs(), Form::pointwise(config.head_hidden_size, 1))?,
             in_index: in_index as usize,
             depth_estimation_type: config.depth_estimation_type,
             max_depth: config.max_depth.unwrap_or(1.0),

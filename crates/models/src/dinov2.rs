@@ -178,7 +178,7 @@ impl Embeddings {
         };
         let n_side = config.image_size / patch_size;
         Ok(Self {
-            projection: Conv2d::new(&weights.at("patch_embeddings.projection"), patches)?,
+            projection: Conv2d::new(&weights.at("patch_embeddings.projection").with_exact_inputs(), patches)?,
             cls_token: weights.tensor("cls_token", &[1, 1, n])?,
             position_embeddings: weights.tensor("position_embeddings", &[1, 1 + n_side * n_side, n])?,
             patch_size,

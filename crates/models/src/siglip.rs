@@ -109,7 +109,7 @@ impl SiglipVisionModel {
             mask: Mask::None,
         };
         Ok(Self {
-            patch_embedding: Conv2d::new(&embeddings.at("patch_embedding"), patches)?,
+            patch_embedding: Conv2d::new(&embeddings.at("patch_embedding").with_exact_inputs(), patches)?,
             position_embedding: embeddings.at("position_embedding").tensor("weight", &[n_tokens, n])?.unsqueeze(0)?,
             layers: EncoderLayer::stack(form, config.num_hidden_layers, &vision_model.at("encoder.layers"))?,
             post_layernorm: LayerNorm::new(&vision_model.at("post_layernorm"), n, config.layer_norm_eps)?,

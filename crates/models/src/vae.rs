@@ -156,12 +156,13 @@ impl Encoder {
             inputs = outputs;
         }
         let last = config.last_channels();
+        let outer = |name: &str| weights.at(name).with_exact_inputs();
         Ok(Self {
-            conv_in: Conv2d::new(&weights.at("conv_in"), Form::same(config.in_channels, channels[0]))?,
+            conv_in: Conv2d::new(&outer("conv_in"), Form::same(config.in_channels, channels[0]))?,
             down_blocks,
             mid_block: MidBlock::new(config, &weights.at("mid_block"))?,
             conv_norm_out: GroupNorm::new(&weights.at("conv_norm_out"), config.norm_num_groups, last, NORM_EPS)?,
-            conv_out: Conv2d::new(&weights.at("conv_out"), Form::same(last, 2 * config.latent_channels))?,
+            conv_out: Conv2d::new(&outer("conv_out"), Form::same(last, 2 * config.latent_channels))?,
         })
     }
 
@@ -202,12 +203,13 @@ impl Decoder {
             inputs = outputs;
         }
         let (first, last) = (config.block_out_channels[0], config.last_channels());
+        let outer = |name: &str| weights.at(name).with_exact_inputs();
         Ok(Self {
-            conv_in: Conv2d::new(&weights.at("conv_in"), Form::same(config.latent_channels, last))?,
+            conv_in: Conv2d::new(&outer("conv_in"), Form::same(config.latent_channels, last))?,
             mid_block: MidBlock::new(config, &weights.at("mid_block"))?,
             up_blocks,
             conv_norm_out: GroupNorm::new(&weights.at("conv_norm_out"), config.norm_num_groups, first, NORM_EPS)?,
-            conv_out: Conv2d::new(&weights.at("conv_out"), Form::same(first, config.out_channels))?,
+            conv_out: Conv2d::new(&outer("conv_out"), Form::same(first, config.out_channels))?,
         })
     }
 
@@ -302,7 +304,7 @@ struct SpatialAttention {
     to_k: Linear,
     to_v: Linear,
     to_out: Linear,
-    n_channels: usize,
+    heads: Heads<'static>,
 }
 
 impl SpatialAttention {
@@ -314,7 +316,7 @@ impl SpatialAttention {
             to_k: linear("to_k")?,
             to_v: linear("to_v")?,
             to_out: linear("to_out.0")?,
-            n_channels,
+            heads: Heads::plain(1, n_channels).in_precision(weights.precision()),
         })
     }
 
@@ -324,7 +326,7 @@ impl SpatialAttention {
         let (b, c, h, w) = x.dims4()?;
         let pixels = self.group_norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?; // (b, h·w, c)
         let [q, k, v] = forward_each([&self.to_q, &self.to_k, &self.to_v], &pixels)?;
-        let attended = self.to_out.forward(&attend(&q, &k, &v, Heads::plain(1, self.n_channels))?)?;
+        let attended = self.to_out.forward(&attend(&q, &k, &v, self.heads)?)?;
         let attended = attended.transpose(1, D::Minus1)?.contiguous()?.reshape((b, c, h, w))?;
         nn::add(x, &attended)
     }
@@ -335,7 +337,7 @@ fn resnet(inputs: usize, outputs: usize, n_groups: usize) -> ResnetForm {
 }
 
 fn pointwise(weights: &Weights, n_channels: usize) -> Result<Conv2d> {
-    Conv2d::new(weights, Form::pointwise(n_channels, n_channels))
+    Conv2d::new(&weights.clone().with_exact_inputs(), Form::pointwise(n_channels, n_channels))
 }
 
 #[cfg(test)]

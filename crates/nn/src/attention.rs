@@ -6,10 +6,8 @@ use crate::values::{self, Values};
 use crate::{Error, Precision, Result, work};
 use candle_core::Tensor;
 pub use kernels::attention::Mask;
-use kernels::attention::{Operand, Part, Products};
+use kernels::attention::{Operand, Part};
 use kernels::memory::unspecified;
-use kernels::packed::multiplies_bf16;
-use kernels::peak::Kind;
 
 /// Heads, the factor on the scores, and what is added to them.
 #[derive(Clone, Copy)]
@@ -18,8 +16,7 @@ pub struct Heads<'a> {
     /// Usually `1 / sqrt(dim)`; T5 uses 1.
     pub scale: f64,
     pub mask: Mask<'a>,
-    /// Of the two products. In int8 they are bf16: what attention multiplies is new each time, and has no scale that
-    /// could be chosen beforehand.
+    /// Of the two products.
     pub precision: Precision,
 }
 
@@ -82,10 +79,7 @@ fn compute(streams: &[Stream<'_>], pe: Option<&Rope>, heads: Heads<'_>) -> Resul
         let shapes: Vec<_> = streams.iter().map(|stream| [stream.q, stream.k, stream.v].map(Tensor::dims)).collect();
         return Err(Error::Shape(format!("attention over {} heads got {shapes:?}", heads.n_heads)));
     }
-    let (products, kind) = match heads.precision {
-        Precision::Bf16 | Precision::Int8 if multiplies_bf16() => (Products::Bf16, Kind::Bf16),
-        _ => (Products::F32, Kind::F32),
-    };
+    let (products, kind) = heads.precision.products();
     let [q_values, k_values, v_values] = [q.values()?, k.values()?, v.values()?];
     let mut out = unspecified(q.b * n_queries * q.width);
     for (idx, out) in out.chunks_mut((n_queries * q.width).max(1)).enumerate() {

@@ -1,13 +1,15 @@
 //! Convolution layers.
 
 use crate::values::{self, Values};
-use crate::{Error, Result, Weights, work};
+use crate::weights::Inputs;
+use crate::{Error, Precision, Result, Weights, work};
 use candle_core::Tensor;
 use kernels::conv::{Conv, PackedKernel};
 pub use kernels::conv::{Extent, Form, Padding};
 use kernels::matmul::{self, Matrix, Mode, Target, Threads};
 use kernels::memory::unspecified;
 use kernels::peak::Kind;
+use kernels::products::Products;
 
 /// A convolution.
 pub struct Conv2d {
@@ -15,6 +17,7 @@ pub struct Conv2d {
     /// `(outputs)`
     bias: Vec<f32>,
     form: Form,
+    products: (Products, Kind),
 }
 
 /// A transposed convolution whose stride is its side, with a bias: each pixel becomes a square of its own, and the
@@ -51,7 +54,8 @@ impl Conv2d {
         } else {
             PackedKernel::pack(&Values::of(&weight)?, form.outputs)
         };
-        Ok(Self { weight, bias: vec![0.0; form.outputs], form })
+        let precision = if weights.inputs() == Inputs::Exact { Precision::F32 } else { weights.precision() };
+        Ok(Self { weight, bias: vec![0.0; form.outputs], form, products: precision.products() })
     }
 
     /// # Shapes
@@ -107,6 +111,7 @@ impl Conv2d {
         let (residual, shift) = (residual.transpose()?, shift.transpose()?);
         let x = x.contiguous()?;
         let input = Values::of(&x)?;
+        let (products, kind) = self.products;
         let mut out = unspecified(b * output_len);
         for idx in 0..b {
             let mut bias = self.bias.clone();
@@ -115,11 +120,11 @@ impl Conv2d {
             }
             let here = idx * output_len..(idx + 1) * output_len;
             let residual = residual.as_ref().map(|residual| &residual[here.clone()]);
-            let conv = Conv { weight: &self.weight, bias: &bias, residual, form };
+            let conv = Conv { weight: &self.weight, bias: &bias, residual, form, products };
             let input = &input[idx * inputs * height * width..][..inputs * height * width];
             kernels::conv::convolve(&conv, input, extent, &mut out[here]);
         }
-        work::note(Kind::F32, out.len() * inputs * form.side * form.side);
+        work::note(kind, out.len() * inputs * form.side * form.side);
         values::tensor(out, (b, outputs, output.height, output.width))
     }
 }

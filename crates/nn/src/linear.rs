@@ -5,8 +5,9 @@ use crate::weights::Inputs;
 use crate::{Activation, Error, Precision, Result, Weights, work};
 use candle_core::Tensor;
 use kernels::memory::unspecified;
-use kernels::packed::{self, Bf16Weight, Columns, Epilogue, Int8Weight, SingleWeight, multiplies_bf16};
+use kernels::packed::{self, Bf16Weight, Columns, Epilogue, Int8Weight, SingleWeight};
 use kernels::peak::Kind;
+use kernels::products::multiplies_bf16;
 
 /// `x Wᵀ + b`.
 pub struct Linear {

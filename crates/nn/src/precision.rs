@@ -1,6 +1,8 @@
 //! The number formats that layers multiply in, and which of them is fastest here.
 
 use kernels::packed::{Bf16Weight, Epilogue, Input, Int8Weight, SingleWeight};
+use kernels::peak::Kind;
+use kernels::products::Products;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,16 @@ impl Precision {
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
         }
+    }
+
+    /// What attention and convolutions multiply, which have no int8 of their own: what they multiply is new each time, and
+    /// has no scale that could be chosen beforehand.
+    pub(crate) fn products(self) -> (Products, Kind) {
+        let products = match self {
+            Self::F32 => Products::F32,
+            Self::Bf16 | Self::Int8 => Products::Bf16.here(),
+        };
+        (products, if products == Products::Bf16 { Kind::Bf16 } else { Kind::F32 })
     }
 
     /// The fastest one on this processor, measured once, in some 50 ms. What is not clearly faster than a more exact one

@@ -118,9 +118,9 @@ mod tests {
     }
 
     /// There and back.
-    fn coded(picture: &Picture, pixels_at_once: usize) -> Picture {
+    fn coded(picture: &Picture, precision: Precision, pixels_at_once: usize) -> Picture {
         let files = ModelFiles::Folder(root().join("models/pentimento-nano"));
-        let residency = Residency::unlimited(Precision::F32).with_pixels_at_once(pixels_at_once);
+        let residency = Residency::unlimited(precision).with_pixels_at_once(pixels_at_once);
         let codec = Codec::load(&files, &residency).unwrap();
         let latent = codec.encode(0, picture, &mut Untraced).unwrap().mean;
         codec.decode(&[codec.scaled(&latent).unwrap()], &mut Untraced).unwrap().remove(0)
@@ -129,17 +129,32 @@ mod tests {
     /// What tiles change, in levels of 8 bits.
     fn changed_by_tiles(picture: &Picture, n_tiles: usize) -> Vec<f64> {
         let n_pixels = picture.pixels().len() / 3;
-        let (whole, tiled) = (coded(picture, n_pixels), coded(picture, n_pixels / n_tiles));
-        whole.pixels().iter().zip(tiled.pixels()).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect()
+        let coded = |pixels_at_once| coded(picture, Precision::F32, pixels_at_once);
+        changed(&coded(n_pixels), &coded(n_pixels / n_tiles))
+    }
+
+    fn changed(a: &Picture, b: &Picture) -> Vec<f64> {
+        a.pixels().iter().zip(b.pixels()).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect()
+    }
+
+    #[track_caller]
+    fn assert_kept(changed: &[f64], decibels: f64) {
+        let mean_square = changed.iter().map(|x| x * x).sum::<f64>() / changed.len() as f64;
+        let psnr = 10.0 * (255.0f64.powi(2) / mean_square).log10();
+        assert!(mean_square > 0.0 && psnr > decibels, "{psnr} dB");
+    }
+
+    #[test]
+    fn a_photograph_coded_in_bf16_is_the_one_coded_exactly() {
+        let photograph = photograph();
+        let coded = |precision| coded(&photograph, precision, usize::MAX);
+        assert_kept(&changed(&coded(Precision::F32), &coded(Precision::Bf16)), 45.0);
     }
 
     #[test]
     fn a_photograph_coded_in_tiles_is_the_one_coded_whole() {
         for n_tiles in [2, 4] {
-            let changed = changed_by_tiles(&photograph(), n_tiles);
-            let mean_square = changed.iter().map(|x| x * x).sum::<f64>() / changed.len() as f64;
-            let psnr = 10.0 * (255.0f64.powi(2) / mean_square).log10();
-            assert!(mean_square > 0.0 && psnr > 45.0, "{n_tiles} tiles: {psnr} dB");
+            assert_kept(&changed_by_tiles(&photograph(), n_tiles), 45.0);
         }
     }
 

@@ -10,7 +10,7 @@ pub enum Precision {
     F32,
     /// Products of numbers of 8 significant bits.
     Bf16,
-    /// What denoises multiplies 8-bit integers; what encodes, bf16.
+    /// What denoises multiplies 8-bit integers; what encodes or decodes, bf16.
     Int8,
 }
 
@@ -21,13 +21,13 @@ pub(crate) enum Role {
     Encoder,
     /// Computes every step, which makes up for some of what the one before it lost.
     Denoiser,
-    /// Its rounding would be seen as it is, and nearly all of its work are convolutions.
+    /// Its rounding is seen as it is; eight significant bits are still less than what a screen shows.
     Autoencoder,
 }
 
 /// Numbers of a component above which [`Precision::Auto`] trades exactness for speed: a smaller one paints a picture
 /// within seconds.
-const LARGE: u64 = 100_000_000;
+const LARGE: u64 = 50_000_000;
 
 impl Precision {
     pub const ALL: [Self; 4] = [Self::Auto, Self::F32, Self::Bf16, Self::Int8];
@@ -57,9 +57,8 @@ impl Precision {
 impl Role {
     fn coarsest(self) -> nn::Precision {
         match self {
-            Self::Encoder => nn::Precision::Bf16,
+            Self::Encoder | Self::Autoencoder => nn::Precision::Bf16,
             Self::Denoiser => nn::Precision::Int8,
-            Self::Autoencoder => nn::Precision::F32,
         }
     }
 }
@@ -71,14 +70,14 @@ mod tests {
     #[test]
     fn no_component_is_rounded_more_than_it_takes() {
         let of = |precision: Precision, role| precision.of(role, 1).as_str();
-        for (precision, encoder, denoiser) in [
-            (Precision::Auto, "f32", "f32"),
-            (Precision::F32, "f32", "f32"),
-            (Precision::Bf16, "bf16", "bf16"),
-            (Precision::Int8, "bf16", "int8"),
+        for (precision, encoder, denoiser, autoencoder) in [
+            (Precision::Auto, "f32", "f32", "f32"),
+            (Precision::F32, "f32", "f32", "f32"),
+            (Precision::Bf16, "bf16", "bf16", "bf16"),
+            (Precision::Int8, "bf16", "int8", "bf16"),
         ] {
             let roles = [Role::Encoder, Role::Denoiser, Role::Autoencoder].map(|role| of(precision, role));
-            assert_eq!(roles, [encoder, denoiser, "f32"], "{precision:?}");
+            assert_eq!(roles, [encoder, denoiser, autoencoder], "{precision:?}");
         }
         assert_eq!(Precision::Auto.of(Role::Denoiser, LARGE + 1), nn::Precision::fastest());
     }

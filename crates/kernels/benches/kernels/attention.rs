@@ -2,7 +2,8 @@
 
 use crate::meter::{Work, measure, numbers};
 use criterion::Criterion;
-use kernels::attention::{Attention, Mask, Operand, Part, Products, attend};
+use kernels::attention::{Attention, Mask, Operand, Part, attend};
+use kernels::products::Products;
 
 /// Heads, their size, queries, keys.
 const SHAPES: [(usize, usize, usize, usize); 4] =

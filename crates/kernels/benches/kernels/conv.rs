@@ -4,6 +4,7 @@
 use crate::meter::{Work, measure, numbers};
 use criterion::Criterion;
 use kernels::conv::{Conv, Extent, Form, PackedKernel, Padding, convolve};
+use kernels::products::{Products, multiplies_bf16};
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     let halve = Form { stride: 2, padding: Padding { before: 0, after: 1 }, ..Form::same(128, 128) };
@@ -24,9 +25,16 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         let extent = Extent { height: side, width: side };
         let output = form.output_extent(extent);
         let mut out = vec![0.0; form.outputs * output.height * output.width];
-        let conv = Conv { weight: &weight, bias: &bias, residual: None, form };
         let operations = 2 * out.len() * n_taps;
-        let name = format!("conv {kind} f32 {} to {} channels, {side}x{side}", form.inputs, form.outputs);
-        measure(criterion, &name, Work::F32(operations), || convolve(&conv, &input, extent, &mut out));
+        for (format, products, work) in
+            [("f32", Products::F32, Work::F32(operations)), ("bf16", Products::Bf16, Work::Bf16(operations))]
+        {
+            if products == Products::Bf16 && !multiplies_bf16() {
+                continue;
+            }
+            let conv = Conv { weight: &weight, bias: &bias, residual: None, form, products };
+            let name = format!("conv {kind} {format} {} to {} channels, {side}x{side}", form.inputs, form.outputs);
+            measure(criterion, &name, work, || convolve(&conv, &input, extent, &mut out));
+        }
     }
 }

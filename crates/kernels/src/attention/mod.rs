@@ -8,7 +8,7 @@ mod pack;
 mod tile;
 mod unit;
 
-use crate::packed::multiplies_bf16;
+use crate::products::Products;
 use crate::target::Target;
 use pack::{Line, Rows};
 use rayon::prelude::*;
@@ -43,15 +43,8 @@ pub struct Attention<'a> {
     /// Factor on the scores before the softmax.
     pub scale: f32,
     pub mask: Mask<'a>,
+    /// Of queries and keys, and of weights and values. The softmax is f32.
     pub products: Products,
-}
-
-/// What the two products multiply. The softmax and all sums are f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Products {
-    F32,
-    /// Where the processor multiplies it itself; elsewhere it is f32.
-    Bf16,
 }
 
 /// The tokens' rows, and what happens to each head of them on the way to the product.
@@ -130,9 +123,9 @@ pub fn attend(attention: Attention<'_>, out: &mut [f32]) {
     }
     assert!(plan.n_keys > 0, "attend: no keys");
     let target = Target { values: out.as_mut_ptr(), row_stride: width };
-    match attention.products {
-        Products::Bf16 if multiplies_bf16() => attend_in::<Pair>([q, k, v], attention, plan, target),
-        Products::F32 | Products::Bf16 => attend_in::<f32>([q, k, v], attention, plan, target),
+    match attention.products.here() {
+        Products::Bf16 => attend_in::<Pair>([q, k, v], attention, plan, target),
+        Products::F32 => attend_in::<f32>([q, k, v], attention, plan, target),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::pack::Line;
 use super::tile::{self, LANES, Scores, Tile};
 use super::{PANEL, TILE_ROWS};
-use crate::packed::multiplies_bf16;
+use crate::products::multiplies_bf16;
 
 /// One lane's share of a multiplication.
 pub(super) trait Unit: Copy + Send + Sync {

@@ -1,10 +1,12 @@
 //! Convolution of any form: what each pixel sees is laid out as a column, a few pixels and taps at a time, in cache.
 
 use super::tile::{self, TILE_VECTORS};
+use super::unit::Unit;
 use super::{Extent, Job};
-use crate::lanes::{self, LANES, Lanes, Line, Task};
+use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Pixels of a tile.
@@ -16,64 +18,72 @@ const TASK_TILES: usize = 2;
 const BLOCK: usize = 1024;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { columns: Vec::new(), sums: Vec::new() }) };
+    static SCRATCH: RefCell<Scratch> =
+        const { RefCell::new(Scratch { columns: Vec::new(), weights: Vec::new(), sums: Vec::new() }) };
 }
 
 /// Kept from task to task: fresh memory costs more than what is done with it.
 struct Scratch {
-    /// `(tiles, taps of the block, vectors of the tile)`
+    /// `(tiles, units of the block's taps, vectors of the tile)`
     columns: Vec<Line>,
+    /// `(units of the block's taps)`
+    weights: Vec<Line>,
     /// `(chunks of the part, tiles, outputs of the chunk, vectors of the tile)`
     sums: Vec<Line>,
 }
 
-pub(super) fn convolve(job: &Job<'_>) {
+pub(super) fn convolve<U: Unit>(job: &Job<'_>) {
     let Extent { height, width } = job.output;
     let n_pixels = height * width;
     let task_pixels = TASK_TILES * TILE_PIXELS;
     job.for_each_part(n_pixels.div_ceil(task_pixels), |block, chunks| {
         let first = block * task_pixels;
         let pixels = first..(first + task_pixels).min(n_pixels);
-        SCRATCH.with_borrow_mut(|scratch| lanes::run(job.level, Part { job, pixels, chunks, scratch }));
+        SCRATCH.with_borrow_mut(|scratch| {
+            U::run(job.level, Part::<U> { job, pixels, chunks, scratch, unit: PhantomData });
+        });
     });
 }
 
 /// Some pixels of some outputs.
-struct Part<'a> {
+struct Part<'a, U> {
     job: &'a Job<'a>,
     pixels: Range<usize>,
     chunks: Range<usize>,
     scratch: &'a mut Scratch,
+    unit: PhantomData<U>,
 }
 
-impl Task for Part<'_> {
+impl<U: Unit> Task for Part<'_, U> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { job, pixels, chunks, scratch } = self;
+        let Self { job, pixels, chunks, scratch, .. } = self;
         let n_taps = job.conv.form.n_taps();
         let n_vectors = pixels.len().div_ceil(LANES);
-        scratch.columns.resize(BLOCK.min(n_taps) * n_vectors, Line::ZERO);
+        scratch.columns.resize(BLOCK.min(n_taps).div_ceil(U::NUMBERS) * n_vectors, Line::ZERO);
         scratch.sums.resize(chunks.len() * LANES * n_vectors, Line::ZERO);
         let tiles = || pixels.clone().step_by(TILE_PIXELS).map(|first| first..(first + TILE_PIXELS).min(pixels.end));
         for first in (0..n_taps).step_by(BLOCK) {
             let taps = first..(first + BLOCK).min(n_taps);
+            let n_units = taps.len().div_ceil(U::NUMBERS);
             let mut columns = &mut scratch.columns[..];
             for tile in tiles() {
                 let here;
-                (here, columns) = columns.split_at_mut(taps.len() * tile.len().div_ceil(LANES));
-                lay_out(job, taps.clone(), tile, here);
+                (here, columns) = columns.split_at_mut(n_units * tile.len().div_ceil(LANES));
+                lay_out::<L, U>(lanes, job, taps.clone(), tile, here);
             }
             let mode = if first == 0 { Mode::Overwrite } else { Mode::Accumulate };
             let mut sums = &mut scratch.sums[..];
             for chunk in chunks.clone() {
                 let weights = &job.conv.weight.chunk(chunk)[taps.clone()];
+                let weights = U::lines(lanes, weights, &mut scratch.weights);
                 let mut columns = &scratch.columns[..];
                 for tile in tiles() {
                     let n_vectors = tile.len().div_ceil(LANES);
                     let (seen, here);
-                    (seen, columns) = columns.split_at(taps.len() * n_vectors);
+                    (seen, columns) = columns.split_at(n_units * n_vectors);
                     (here, sums) = sums.split_at_mut(LANES * n_vectors);
-                    tile::multiply(lanes, weights, seen, here, mode);
+                    tile::multiply::<L, U>(lanes, weights, seen, here, mode);
                 }
             }
         }
@@ -88,17 +98,26 @@ impl Task for Part<'_> {
     }
 }
 
-/// Writes the columns `(taps, vectors)` of a tile's pixels.
+/// Writes the columns `(units of taps, vectors)` of a tile's pixels.
 #[inline(always)]
-fn lay_out(job: &Job<'_>, taps: Range<usize>, pixels: Range<usize>, columns: &mut [Line]) {
+fn lay_out<L: Lanes, U: Unit>(lanes: L, job: &Job<'_>, taps: Range<usize>, pixels: Range<usize>, columns: &mut [Line]) {
     let (side, stride) = (job.conv.form.side, job.conv.form.stride);
     let n_vectors = pixels.len().div_ceil(LANES);
-    for (tap, column) in taps.zip(columns.chunks_exact_mut(n_vectors)) {
-        let (channel, dy, dx) = (tap / (side * side), tap / side % side, tap % side);
-        let column = Line::numbers_mut(column);
-        for_each_run(pixels.clone(), job.output.width, |run, y, x| {
-            job.input.read(channel, (y * stride + dy, x * stride + dx), stride, &mut column[run]);
-        });
+    let mut seen = [[Line::ZERO; TILE_VECTORS]; 2];
+    for (first, column) in taps.clone().step_by(U::NUMBERS).zip(columns.chunks_exact_mut(n_vectors)) {
+        for (tap, seen) in (first..first + U::NUMBERS).zip(&mut seen) {
+            if tap >= taps.end {
+                *seen = [Line::ZERO; TILE_VECTORS];
+                continue;
+            }
+            let (channel, dy, dx) = (tap / (side * side), tap / side % side, tap % side);
+            for_each_run(pixels.clone(), job.output.width, |run, y, x| {
+                job.input.read(channel, (y * stride + dy, x * stride + dx), stride, &mut Line::numbers_mut(seen)[run]);
+            });
+        }
+        for (idx, column) in column.iter_mut().enumerate() {
+            lanes.store(U::join(lanes, [lanes.load(&seen[0][idx]), lanes.load(&seen[1][idx])]), column);
+        }
     }
 }
 

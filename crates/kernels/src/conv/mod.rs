@@ -7,12 +7,15 @@
 mod columns;
 mod tile;
 mod transform;
+mod unit;
 mod winograd;
 
 use crate::dispatch::{self, Level};
 use crate::lanes::{LANES, Line};
+use crate::products::Products;
 use rayon::prelude::*;
 use std::ops::Range;
+use unit::{Pair, Single, Unit};
 
 /// Tasks that a picture is cut into at least, if it is large enough, so that many threads have work.
 const TASKS_MIN: usize = 16;
@@ -28,6 +31,7 @@ pub struct Conv<'a> {
     /// What is added to the result, of its shape.
     pub residual: Option<&'a [f32]>,
     pub form: Form,
+    pub products: Products,
 }
 
 /// A convolution's weights, `(outputs, inputs, side, side)`, laid out for the products.
@@ -121,7 +125,8 @@ impl PackedKernel {
 /// # Shapes
 /// - input: `(inputs, height, width)`; out: `(outputs, height', width')` of [`Form::output_extent`]
 pub fn convolve(conv: &Conv<'_>, input: &[f32], extent: Extent, out: &mut [f32]) {
-    convolve_at(dispatch::level(), conv, Picture { values: input, extent }, out);
+    let conv = Conv { products: conv.products.here(), ..*conv };
+    convolve_at(dispatch::level(), &conv, Picture { values: input, extent }, out);
 }
 
 /// A picture and its size.
@@ -147,7 +152,14 @@ fn convolve_at(level: Level, conv: &Conv<'_>, input: Picture<'_>, out: &mut [f32
         return;
     }
     let job = Job { level, conv: *conv, input: Source { picture: input, form }, output, out: Sink(out.as_mut_ptr()) };
-    if winograd::pays(&form, output) { winograd::convolve(&job) } else { columns::convolve(&job) }
+    match conv.products {
+        Products::F32 => convolve_in::<Single>(&job),
+        Products::Bf16 => convolve_in::<Pair>(&job),
+    }
+}
+
+fn convolve_in<U: Unit>(job: &Job<'_>) {
+    if winograd::pays(&job.conv.form, job.output) { winograd::convolve::<U>(job) } else { columns::convolve::<U>(job) }
 }
 
 /// What the tasks of one convolution share.
@@ -299,6 +311,19 @@ mod tests {
 
     #[track_caller]
     fn check(form: Form, extent: Extent) {
+        check_products(Products::F32, form, extent, Allowed { typically: 3e-6, at_most: 1e-5 });
+        check_products(Products::Bf16, form, extent, Allowed { typically: 0.02, at_most: 0.2 });
+    }
+
+    /// How far results may be off, in the typical size of what is expected.
+    struct Allowed {
+        /// Root of the mean square.
+        typically: f32,
+        at_most: f32,
+    }
+
+    #[track_caller]
+    fn check_products(products: Products, form: Form, extent: Extent, allowed: Allowed) {
         let weight = numbers(form.outputs * form.n_taps(), 1);
         let bias = numbers(form.outputs, 2);
         let input = numbers(form.inputs * extent.height * extent.width, 3);
@@ -306,15 +331,20 @@ mod tests {
         let residual = numbers(form.outputs * output.height * output.width, 4);
         let packed = PackedKernel::pack(&weight, form.outputs);
         for residual in [None, Some(&residual[..])] {
-            let conv = Conv { weight: &packed, bias: &bias, residual, form };
+            let conv = Conv { weight: &packed, bias: &bias, residual, form, products };
             let expected = plainly(&conv, &weight, &input, extent);
             let size = (expected.iter().map(|x| x * x).sum::<f32>() / expected.len() as f32).sqrt();
             for level in Level::ALL {
                 let mut out = vec![f32::NAN; expected.len()];
                 convolve_at(*level, &conv, Picture { values: &input, extent }, &mut out);
-                let off = out.iter().zip(&expected).map(|(got, expected)| (got - expected).abs() / size);
-                let worst = off.fold(0.0, |max, x| if x.is_nan() || x > max { x } else { max });
-                assert!(worst < 1e-5, "{level:?}: {form:?} of {extent:?} is off by {worst:e}");
+                let off: Vec<f32> =
+                    out.iter().zip(&expected).map(|(got, expected)| (got - expected).abs() / size).collect();
+                let worst = off.iter().fold(0.0, |max, x| if x.is_nan() || *x > max { *x } else { max });
+                let typical = (off.iter().map(|x| x * x).sum::<f32>() / off.len() as f32).sqrt();
+                assert!(
+                    worst < allowed.at_most && typical < allowed.typically,
+                    "{level:?}: {form:?} of {extent:?} in {products:?} is off by {worst:e}, typically by {typical:e}"
+                );
             }
         }
     }

@@ -1,40 +1,55 @@
-//! The inner loop of every convolution: a chunk of outputs for up to three vectors of pixels, sums in registers.
+//! The inner loop of every convolution: a chunk of outputs for some vectors of pixels, sums in registers.
 
+use super::unit::Unit;
 use crate::lanes::{LANES, Lanes, Line, Room};
 use crate::matmul::Mode;
 
-/// Vectors of a tile at most: with eight rows of sums, they and a weight fill the 32 registers of AVX-512.
+/// Vectors whose sums stay in registers: with eight rows of them, they and a weight fill the 32 of AVX-512.
 pub(super) const TILE_VECTORS: usize = 3;
 
 /// `sums (+)= weightsᵀ · columns`
 ///
 /// # Shapes
-/// - weights: `(taps)`, a line the weights of a chunk's outputs
-/// - columns: `(taps, n_vectors)`; sums: `(outputs of the chunk, n_vectors)`
+/// - weights: `(units of taps)`, a line the weights of a chunk's outputs
+/// - columns: `(units of taps, n_vectors)`; sums: `(outputs of the chunk, n_vectors)`
 #[inline(always)]
-pub(super) fn multiply<L: Lanes>(lanes: L, weights: &[Line], columns: &[Line], sums: &mut [Line], mode: Mode) {
+pub(super) fn multiply<L: Lanes, U: Unit>(lanes: L, weights: &[Line], columns: &[Line], sums: &mut [Line], mode: Mode) {
     let n_vectors = sums.len() / LANES;
     assert!(columns.len() == weights.len() * n_vectors && sums.len() == LANES * n_vectors, "a tile does not fit");
-    match (L::ROOM, n_vectors) {
-        (Room::EightByThree, 1) => panels::<L, 8, 1>(lanes, weights, columns, sums, mode),
-        (Room::EightByThree, 2) => panels::<L, 8, 2>(lanes, weights, columns, sums, mode),
-        (Room::EightByThree, 3) => panels::<L, 8, 3>(lanes, weights, columns, sums, mode),
-        _ => panels::<L, 4, 1>(lanes, weights, columns, sums, mode),
+    let tile = Tile { weights, columns, n_vectors, mode };
+    match L::ROOM {
+        Room::EightByThree => {
+            for first in (0..n_vectors).step_by(TILE_VECTORS) {
+                match n_vectors - first {
+                    1 => tile.add_to::<L, U, 8, 1>(lanes, first, sums),
+                    2 => tile.add_to::<L, U, 8, 2>(lanes, first, sums),
+                    _ => tile.add_to::<L, U, 8, TILE_VECTORS>(lanes, first, sums),
+                }
+            }
+        }
+        Room::FourByOne => (0..n_vectors).for_each(|first| tile.add_to::<L, U, 4, 1>(lanes, first, sums)),
     }
 }
 
-/// Covers the sums with what fits in registers, `ROWS` outputs by `VECTORS`.
-#[inline(always)]
-fn panels<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-    lanes: L,
-    weights: &[Line],
-    columns: &[Line],
-    sums: &mut [Line],
+/// What is multiplied, and what becomes of earlier sums.
+struct Tile<'a> {
+    weights: &'a [Line],
+    columns: &'a [Line],
+    n_vectors: usize,
     mode: Mode,
-) {
-    let n_vectors = sums.len() / LANES;
-    for first_row in (0..LANES).step_by(ROWS) {
-        for first_vector in (0..n_vectors).step_by(VECTORS) {
+}
+
+impl Tile<'_> {
+    /// The sums of all outputs for some of the vectors, `ROWS` outputs at a time.
+    #[inline(always)]
+    fn add_to<L: Lanes, U: Unit, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        lanes: L,
+        first_vector: usize,
+        sums: &mut [Line],
+    ) {
+        let Self { weights, columns, n_vectors, mode } = *self;
+        for first_row in (0..LANES).step_by(ROWS) {
             let mut panel = [[lanes.splat(0.0); VECTORS]; ROWS];
             let (mut weight, mut column) = (weights.as_ptr(), columns.as_ptr());
             for _ in 0..weights.len() {
@@ -48,11 +63,11 @@ fn panels<L: Lanes, const ROWS: usize, const VECTORS: usize>(
                     for (row, sums) in panel.iter_mut().enumerate() {
                         let weight = lanes.splat(*(*weight).0.as_ptr().add(first_row + row));
                         for (sum, value) in sums.iter_mut().zip(values) {
-                            *sum = lanes.mul_add(weight, value, *sum);
+                            *sum = U::add_product(lanes, weight, value, *sum);
                         }
                     }
-                    weight = weight.add(1);
-                    column = column.add(n_vectors);
+                    weight = weight.wrapping_add(1);
+                    column = column.wrapping_add(n_vectors);
                 }
             }
             for (row, values) in panel.into_iter().enumerate() {

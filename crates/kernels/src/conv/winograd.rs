@@ -7,16 +7,19 @@
 
 use super::tile::{self, TILE_VECTORS};
 use super::transform::{self, GIVEN, PRODUCTS, Pair, SEEN};
+use super::unit::Unit;
 use super::{Extent, Form, Job};
-use crate::lanes::{self, LANES, Lanes, Line, Task};
+use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Vectors of tiles that a task takes: as many as keep their sums in registers.
+/// Vectors of tiles that a task takes for each number of a unit: as many as keep their sums in registers. Pairs halve what
+/// a vector takes in cache, and so may be twice as many, for which the weights are transformed half as often.
 const BLOCK_VECTORS: usize = TILE_VECTORS;
-/// Channels that are added up at once, as in [`super::columns`].
-const BLOCK_CHANNELS: usize = 256;
+/// Units of channels that are added up at once, as in [`super::columns`].
+const BLOCK_UNITS: usize = 256;
 /// Pixels that the widest row of a vector's tiles spans, rounded up to whole vectors.
 const ROW_VECTORS: usize = (LANES * GIVEN + SEEN - GIVEN).div_ceil(LANES);
 
@@ -27,9 +30,9 @@ thread_local! {
 
 /// Kept from task to task: fresh memory costs more than what is done with it.
 struct Scratch {
-    /// `(products, channels, vectors)`
+    /// `(products, units of channels, vectors)`
     inputs: Vec<Line>,
-    /// `(products of two rows, channels)`
+    /// `(products of two rows, units of channels)`
     weights: Vec<Line>,
     /// `(products, outputs of the chunk, vectors)`
     sums: Vec<Line>,
@@ -47,25 +50,28 @@ pub(super) fn pays(form: &Form, output: Extent) -> bool {
     is_known && form.inputs >= INPUTS_MIN && 2 * products < plain_products
 }
 
-pub(super) fn convolve(job: &Job<'_>) {
+pub(super) fn convolve<U: Unit>(job: &Job<'_>) {
     let Extent { height, width } = job.output;
     let n_tiles = height.div_ceil(GIVEN) * width.div_ceil(GIVEN);
     let n_vectors = n_tiles.div_ceil(LANES);
     // Blocks of the same size, as nearly as can be.
-    let block_tiles = n_vectors.div_ceil(n_vectors.div_ceil(BLOCK_VECTORS)) * LANES;
+    let block_tiles = n_vectors.div_ceil(n_vectors.div_ceil(BLOCK_VECTORS * U::NUMBERS)) * LANES;
     job.for_each_part(n_tiles.div_ceil(block_tiles), |block, chunks| {
         let first = block * block_tiles;
         let tiles = first..(first + block_tiles).min(n_tiles);
-        SCRATCH.with_borrow_mut(|scratch| lanes::run(job.level, Part { job, tiles, chunks, scratch }));
+        SCRATCH.with_borrow_mut(|scratch| {
+            U::run(job.level, Part::<U> { job, tiles, chunks, scratch, unit: PhantomData });
+        });
     });
 }
 
 /// Some tiles of some outputs.
-struct Part<'a> {
+struct Part<'a, U> {
     job: &'a Job<'a>,
     tiles: Range<usize>,
     chunks: Range<usize>,
     scratch: &'a mut Scratch,
+    unit: PhantomData<U>,
 }
 
 /// Lines from one product's to the next. Odd, so that the products' lines do not fight for the same places of a cache.
@@ -74,28 +80,28 @@ fn product_stride(n_lines: usize) -> usize {
     n_lines | 1
 }
 
-impl Task for Part<'_> {
+impl<U: Unit> Task for Part<'_, U> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { job, tiles, chunks, scratch: Scratch { inputs, weights, sums } } = self;
-        let channels = job.conv.form.inputs;
+        let Self { job, tiles, chunks, scratch: Scratch { inputs, weights, sums }, .. } = self;
+        let n_units = job.conv.form.inputs.div_ceil(U::NUMBERS);
         let n_vectors = tiles.len().div_ceil(LANES);
-        let (n_inputs, n_sums) = (channels * n_vectors, LANES * n_vectors);
+        let (n_inputs, n_sums) = (n_units * n_vectors, LANES * n_vectors);
         inputs.resize(PRODUCTS * product_stride(n_inputs), Line::ZERO);
-        weights.resize(2 * SEEN * product_stride(channels), Line::ZERO);
+        weights.resize(2 * SEEN * product_stride(n_units), Line::ZERO);
         sums.resize(PRODUCTS * product_stride(n_sums), Line::ZERO);
 
-        transform_inputs(lanes, job, tiles.clone(), inputs);
+        transform_inputs::<L, U>(lanes, job, tiles.clone(), inputs);
         for chunk in chunks {
             // Two rows of the weights' products at a time stay in a core's cache where all six would not.
             for pair in Pair::ALL {
-                transform_weights(lanes, job.conv.weight.chunk(chunk), pair, weights);
+                transform_weights::<L, U>(lanes, job.conv.weight.chunk(chunk), pair, weights);
                 for idx in 0..2 * SEEN {
                     let product = pair.rows()[idx / SEEN] * SEEN + idx % SEEN;
-                    let weights = &weights[idx * product_stride(channels)..][..channels];
+                    let weights = &weights[idx * product_stride(n_units)..][..n_units];
                     let inputs = &inputs[product * product_stride(n_inputs)..][..n_inputs];
                     let sums = &mut sums[product * product_stride(n_sums)..][..n_sums];
-                    multiply(lanes, weights, inputs, sums);
+                    multiply::<L, U>(lanes, weights, inputs, sums);
                 }
             }
             transform_outputs(lanes, job, chunk, tiles.clone(), sums);
@@ -104,29 +110,40 @@ impl Task for Part<'_> {
 }
 
 #[inline(always)]
-fn multiply<L: Lanes>(lanes: L, weights: &[Line], inputs: &[Line], sums: &mut [Line]) {
+fn multiply<L: Lanes, U: Unit>(lanes: L, weights: &[Line], inputs: &[Line], sums: &mut [Line]) {
     let n_vectors = sums.len() / LANES;
-    let blocks = weights.chunks(BLOCK_CHANNELS).zip(inputs.chunks(BLOCK_CHANNELS * n_vectors));
+    let blocks = weights.chunks(BLOCK_UNITS).zip(inputs.chunks(BLOCK_UNITS * n_vectors));
     for (idx, (weights, inputs)) in blocks.enumerate() {
         let mode = if idx == 0 { Mode::Overwrite } else { Mode::Accumulate };
-        tile::multiply(lanes, weights, inputs, sums, mode);
+        tile::multiply::<L, U>(lanes, weights, inputs, sums, mode);
     }
 }
 
-/// What tiles see, `(products, channels, vectors)`.
+/// What tiles see, `(products, units of channels, vectors)`.
 #[inline(always)]
-fn transform_inputs<L: Lanes>(lanes: L, job: &Job<'_>, tiles: Range<usize>, to: &mut [Line]) {
+fn transform_inputs<L: Lanes, U: Unit>(lanes: L, job: &Job<'_>, tiles: Range<usize>, to: &mut [Line]) {
     let channels = job.conv.form.inputs;
     let n_vectors = tiles.len().div_ceil(LANES);
-    let stride = product_stride(channels * n_vectors);
+    let stride = product_stride(channels.div_ceil(U::NUMBERS) * n_vectors);
     for vector in 0..n_vectors {
         for_each_run(job.output, vector_tiles(&tiles, vector), |run, row, column| {
-            for channel in 0..channels {
-                let seen = transform_columns(lanes, job, channel, (row * GIVEN, column * GIVEN));
-                let to = &mut to[channel * n_vectors + vector..];
-                for (y, seen) in seen.iter().enumerate() {
-                    let values = transform::input(lanes, lanes.every_fourth(seen));
-                    for (x, value) in values.into_iter().enumerate() {
+            let mut seen = [[[Line::ZERO; ROW_VECTORS]; SEEN]; 2];
+            for (unit, first) in (0..channels).step_by(U::NUMBERS).enumerate() {
+                for (channel, seen) in (first..first + U::NUMBERS).zip(&mut seen) {
+                    *seen = if channel < channels {
+                        transform_columns(lanes, job, channel, (row * GIVEN, column * GIVEN))
+                    } else {
+                        [[Line::ZERO; ROW_VECTORS]; SEEN]
+                    };
+                }
+                let to = &mut to[unit * n_vectors + vector..];
+                for y in 0..SEEN {
+                    let mut values = [[lanes.splat(0.0); SEEN]; 2];
+                    for (values, seen) in values.iter_mut().zip(&seen).take(U::NUMBERS) {
+                        *values = transform::input(lanes, lanes.every_fourth(&seen[y]));
+                    }
+                    for x in 0..SEEN {
+                        let value = U::join(lanes, [values[0][x], values[1][x]]);
                         let to = &mut to[(y * SEEN + x) * stride];
                         if run.len() == LANES {
                             lanes.store(value, to);
@@ -171,22 +188,30 @@ fn transform_columns<L: Lanes>(
     seen
 }
 
-/// A chunk's weights, `(channels, 3, 3)`, to `(products of a pair of rows, channels)`.
+/// A chunk's weights, `(channels, 3, 3)`, to `(products of a pair of rows, units of channels)`.
 #[inline(always)]
-fn transform_weights<L: Lanes>(lanes: L, weights: &[Line], pair: Pair, to: &mut [Line]) {
+fn transform_weights<L: Lanes, U: Unit>(lanes: L, weights: &[Line], pair: Pair, to: &mut [Line]) {
     let (kernels, _) = weights.as_chunks::<9>();
-    let stride = product_stride(kernels.len());
-    for (channel, kernel) in kernels.iter().enumerate() {
-        let mut rows = [[lanes.splat(0.0); 3]; 2];
-        for x in 0..3 {
-            let weights = [lanes.load(&kernel[x]), lanes.load(&kernel[3 + x]), lanes.load(&kernel[6 + x])];
-            let [first, second] = transform::weight_pair(lanes, weights, pair);
-            rows[0][x] = first;
-            rows[1][x] = second;
+    let stride = product_stride(kernels.len().div_ceil(U::NUMBERS));
+    for (unit, kernels) in kernels.chunks(U::NUMBERS).enumerate() {
+        // `(numbers of the unit, rows of the pair, columns)`
+        let mut values = [[[lanes.splat(0.0); SEEN]; 2]; 2];
+        for (values, kernel) in values.iter_mut().zip(kernels) {
+            let mut rows = [[lanes.splat(0.0); 3]; 2];
+            for x in 0..3 {
+                let weights = [lanes.load(&kernel[x]), lanes.load(&kernel[3 + x]), lanes.load(&kernel[6 + x])];
+                let [first, second] = transform::weight_pair(lanes, weights, pair);
+                rows[0][x] = first;
+                rows[1][x] = second;
+            }
+            for (values, row) in values.iter_mut().zip(rows) {
+                *values = transform::weight(lanes, row);
+            }
         }
-        for (y, row) in rows.into_iter().enumerate() {
-            for (x, value) in transform::weight(lanes, row).into_iter().enumerate() {
-                lanes.store(value, &mut to[(y * SEEN + x) * stride + channel]);
+        for y in 0..2 {
+            for x in 0..SEEN {
+                let value = U::join(lanes, [values[0][y][x], values[1][y][x]]);
+                lanes.store(value, &mut to[(y * SEEN + x) * stride + unit]);
             }
         }
     }

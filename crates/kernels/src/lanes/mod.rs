@@ -9,6 +9,8 @@ mod x86;
 
 use crate::dispatch::{self, Level};
 use crate::math;
+#[cfg(target_arch = "x86_64")]
+use crate::products::multiplies_bf16;
 
 /// Numbers of a vector.
 pub(crate) const LANES: usize = 16;
@@ -84,6 +86,36 @@ pub(crate) trait Lanes: Copy {
     fn clamp(self, x: Self::Vector, low: f32, high: f32) -> Self::Vector;
     /// `2^n` of whole numbers from -126 to 127.
     fn power_of_two(self, n: Self::Vector) -> Self::Vector;
+
+    /// Two bf16 in the place of each number: the nearest to `first`'s below, the nearest to `second`'s above; of two that
+    /// are equally near, the larger.
+    #[inline(always)]
+    fn join_bf16(self, first: Self::Vector, second: Self::Vector) -> Self::Vector {
+        let (mut low, mut high) = (Line::ZERO, Line::ZERO);
+        self.store(first, &mut low);
+        self.store(second, &mut high);
+        for (low, high) in low.0.iter_mut().zip(high.0) {
+            let up = |x: f32| x.to_bits().wrapping_add(0x8000);
+            *low = f32::from_bits(up(*low) >> 16 | up(high) & 0xffff_0000);
+        }
+        self.load(&low)
+    }
+
+    /// `sum` and both products of the [joined](Lanes::join_bf16) numbers of `a` and `b`.
+    #[inline(always)]
+    fn add_bf16_products(self, a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector {
+        let mut lines = [Line::ZERO; 3];
+        for (line, vector) in lines.iter_mut().zip([a, b, sum]) {
+            self.store(vector, line);
+        }
+        let [a, b, mut sum] = lines;
+        for ((sum, a), b) in sum.0.iter_mut().zip(a.0).zip(b.0) {
+            let (low, high) =
+                (|x: f32| f32::from_bits(x.to_bits() << 16), |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000));
+            *sum += low(a) * low(b) + high(a) * high(b);
+        }
+        self.load(&sum)
+    }
 
     /// `x sigmoid(x)`, within `1.5e-7 (1 + |x|)` of the result's size where that exceeds 1e-35.
     #[inline(always)]
@@ -170,6 +202,16 @@ pub(crate) fn run(level: Level, task: impl Task) {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { x86::run_avx2(task) },
         Level::Portable => task.run(Portable),
+    }
+}
+
+/// As [`run`], with [`Lanes::add_bf16_products`] by the processor's own instruction, if it has one.
+pub(crate) fn run_bf16(level: Level, task: impl Task) {
+    match level.min(dispatch::level()) {
+        // SAFETY: `dispatch::level` and `multiplies_bf16` found every feature that the function enables.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if multiplies_bf16() => unsafe { x86::run_avx512_bf16(task) },
+        _ => run(level, task),
     }
 }
 

@@ -33,11 +33,6 @@ const TASK_PANELS: usize = 2;
 /// Tasks that a product is cut into if it has so many tiles, so that many threads have work.
 const TASKS_MIN: usize = 32;
 
-/// Whether the processor multiplies bf16 itself. Where it does not, bf16 is no faster than f32.
-pub fn multiplies_bf16() -> bool {
-    tile::has_bf16()
-}
-
 /// What follows the product while it is still in cache.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {

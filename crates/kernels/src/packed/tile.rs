@@ -4,6 +4,7 @@ use super::int8::Operands;
 use super::{PANEL, TILE_ROWS, Tile, bf16, single};
 use crate::dispatch::dispatched;
 use crate::narrow::Format;
+use crate::products::multiplies_bf16;
 
 /// `sums += rows · lines`
 ///
@@ -41,20 +42,12 @@ dispatched! {
 /// - rows: `(lines)`, the rows of the tile side by side
 pub(super) fn tile_bf16(rows: &[[[u16; bf16::PAIR]; TILE_ROWS]], lines: &[bf16::Line], sums: &mut Tile<f32>) {
     #[cfg(target_arch = "x86_64")]
-    if has_bf16() {
+    if multiplies_bf16() {
         // SAFETY: the processor has AVX-512F and BF16.
         unsafe { x86::tile_bf16_avx512(rows, lines, sums) };
         return;
     }
     portable_bf16(rows, lines, sums);
-}
-
-/// Whether the processor multiplies bf16 itself.
-pub(super) fn has_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 /// `sums += rows · lines`, in 8-bit integers with whole sums, which are then scaled.

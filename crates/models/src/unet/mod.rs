@@ -51,8 +51,9 @@ impl UNet {
         let n_time = config.time_dim();
         let n_added = config.projection_class_embeddings_input_dim;
         let (down, up) = (weights.at("down_blocks"), weights.at("up_blocks"));
+        let outer = |name: &str| weights.at(name).with_exact_inputs();
         Ok(Self {
-            conv_in: Conv2d::new(&weights.at("conv_in"), Form::same(config.in_channels, first))?,
+            conv_in: Conv2d::new(&outer("conv_in"), Form::same(config.in_channels, first))?,
             time_embedding: EmbeddingMlp::new(&weights.at("time_embedding"), first, n_time)?,
             add_embedding: EmbeddingMlp::new(&weights.at("add_embedding"), n_added, n_time)?,
             down_blocks: (0..n_blocks)
@@ -61,7 +62,7 @@ impl UNet {
             mid_block: MidBlock::new(config, &weights.at("mid_block"))?,
             up_blocks: (0..n_blocks).map(|idx| UpBlock::new(config, idx, &up.at(idx))).collect::<Result<_>>()?,
             conv_norm_out: GroupNorm::new(&weights.at("conv_norm_out"), n_groups, first, config.norm_eps)?,
-            conv_out: Conv2d::new(&weights.at("conv_out"), Form::same(first, config.out_channels))?,
+            conv_out: Conv2d::new(&outer("conv_out"), Form::same(first, config.out_channels))?,
             config: config.clone(),
         })
     }

@@ -1,0 +1,26 @@
+//! The number formats of products that are formed while a model runs, by attention and by convolutions.
+
+/// What is multiplied. Sums, and all that is not a product, are f32 in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    F32,
+    /// Numbers of 8 significant bits, where the processor multiplies them itself; elsewhere it is f32.
+    Bf16,
+}
+
+impl Products {
+    /// What this processor multiplies if it is asked for these.
+    pub fn here(self) -> Self {
+        if multiplies_bf16() { self } else { Self::F32 }
+    }
+}
+
+/// Whether the processor multiplies bf16 itself. Where it does not, bf16 is no faster than f32.
+pub fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
