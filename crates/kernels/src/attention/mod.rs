@@ -9,15 +9,13 @@ mod tile;
 mod unit;
 
 use crate::products::Products;
-use crate::target::Target;
+use crate::target::{PANEL, Target};
 use pack::{Line, Rows};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
 use tile::{Scores, Softmax, Tile};
 use unit::{Pair, Unit};
 
-/// Numbers that lie side by side in a line: two vectors of sixteen.
-const PANEL: usize = 32;
 /// Queries of a tile: with two vectors of sums each, they and a line fill the 32 registers of AVX-512.
 const TILE_ROWS: usize = 12;
 /// Most keys whose scores a tile holds at a time: they and the lines that pass by stay in a first-level cache.
@@ -141,12 +139,12 @@ fn attend_in<U: Unit>([q, k, v]: [Rows<'_>; 3], attention: Attention<'_>, plan: 
             let queries = first..(first + task_queries).min(plan.n_queries);
             let rows = pack::queries(q, head, queries.clone(), attention.scale * LOG2_E);
             let task = Task { plan, dim, head, mask: attention.mask, first_query: first, keys: &keys, values: &values };
-            for (tile, first) in task.attend(&rows).iter().zip(queries.clone().step_by(TILE_ROWS)) {
-                for query in first..(first + TILE_ROWS).min(queries.end) {
-                    tile.weighted_mean(query - first, dim, |column, values| {
-                        // SAFETY: every task has a head and queries of its own, so nobody else writes here.
-                        unsafe { target.write(query, head * dim + column, values) };
-                    });
+            for (tile, first) in task.attend(&rows).iter_mut().zip(queries.clone().step_by(TILE_ROWS)) {
+                let n_rows = TILE_ROWS.min(queries.end - first);
+                for (means, column) in tile.weighted_means().iter().zip((0..dim).step_by(PANEL)) {
+                    let columns = head * dim + column..head * dim + dim.min(column + PANEL);
+                    // SAFETY: every task has a head and queries of its own, so nobody else writes here.
+                    unsafe { target.write_rows(first, columns, &means[..n_rows]) };
                 }
             }
         });
@@ -193,13 +191,12 @@ struct Seen {
 }
 
 impl Seen {
-    /// One query's elements, some at a time, each time with the first one's place.
-    fn weighted_mean(&self, row: usize, dim: usize, mut write: impl FnMut(usize, &[f32])) {
-        let factor = 1.0 / self.softmax.sums[row];
-        for (sums, column) in self.sums.iter().zip((0..dim).step_by(PANEL)) {
-            let values = sums[row].map(|sum| sum * factor);
-            write(column, &values[..PANEL.min(dim - column)]);
+    /// `(panels of dim)`: what the values' sums come to.
+    fn weighted_means(&mut self) -> &[Tile] {
+        for sums in &mut self.sums {
+            tile::divide(sums, &self.softmax.sums);
         }
+        &self.sums
     }
 }
 

@@ -82,10 +82,11 @@ pub(super) fn keys<U: Unit>(k: Rows<'_>, head: usize) -> Vec<Line<U>> {
     let n_units = k.dim.div_ceil(U::NUMBERS);
     let mut lines = vec![Line([U::ZERO; PANEL]); k.len().div_ceil(PANEL) * n_units];
     lines.par_chunks_mut(n_units).enumerate().for_each(|(panel, lines)| {
-        let mut row = vec![0.0; k.dim];
+        let (mut row, mut units) = (vec![0.0; k.dim], vec![U::ZERO; n_units]);
         for (idx, key) in (panel * PANEL..k.len()).take(PANEL).enumerate() {
             k.read(head, key, &mut row);
-            lines.iter_mut().zip(row.chunks(U::NUMBERS)).for_each(|(line, values)| line.0[idx] = U::of(values));
+            U::along(&row, &mut units);
+            lines.iter_mut().zip(&units).for_each(|(line, unit)| line.0[idx] = *unit);
         }
     });
     lines
@@ -98,12 +99,17 @@ pub(super) fn values<U: Unit>(v: Rows<'_>, head: usize, key_block: usize) -> Vec
     let mut lines = vec![Line([U::ZERO; PANEL]); v.len().div_ceil(U::NUMBERS) * n_panels];
     lines.par_chunks_mut(key_block / U::NUMBERS * n_panels).enumerate().for_each(|(block, lines)| {
         let n_units = lines.len() / n_panels;
-        let mut row = vec![0.0; v.dim];
-        for (idx, key) in (block * key_block..v.len()).take(key_block).enumerate() {
+        let [mut row, mut next] = [vec![0.0; v.dim], vec![0.0; v.dim]];
+        let keys = block * key_block..v.len().min((block + 1) * key_block);
+        for (unit, key) in keys.clone().step_by(U::NUMBERS).enumerate() {
             v.read(head, key, &mut row);
-            for (panel, part) in row.chunks(PANEL).enumerate() {
-                let line = &mut lines[panel * n_units + idx / U::NUMBERS];
-                line.0.iter_mut().zip(part).for_each(|(unit, value)| unit.set(idx % U::NUMBERS, *value));
+            if U::NUMBERS == 2 && key + 1 < keys.end {
+                v.read(head, key + 1, &mut next);
+            } else {
+                next.fill(0.0);
+            }
+            for (panel, (row, next)) in row.chunks(PANEL).zip(next.chunks(PANEL)).enumerate() {
+                U::across([row, next], &mut lines[panel * n_units + unit].0[..row.len()]);
             }
         }
     });
@@ -114,12 +120,13 @@ pub(super) fn values<U: Unit>(v: Rows<'_>, head: usize, key_block: usize) -> Vec
 pub(super) fn queries<U: Unit>(q: Rows<'_>, head: usize, queries: Range<usize>, factor: f32) -> Vec<[U; TILE_ROWS]> {
     let n_units = q.dim.div_ceil(U::NUMBERS);
     let mut tiles = vec![[U::ZERO; TILE_ROWS]; queries.len().div_ceil(TILE_ROWS) * n_units];
-    let mut row = vec![0.0; q.dim];
+    let (mut row, mut units) = (vec![0.0; q.dim], vec![U::ZERO; n_units]);
     for (tile, first) in tiles.chunks_mut(n_units).zip(queries.clone().step_by(TILE_ROWS)) {
         for (idx, query) in (first..queries.end).take(TILE_ROWS).enumerate() {
             q.read(head, query, &mut row);
             row.iter_mut().for_each(|value| *value *= factor);
-            tile.iter_mut().zip(row.chunks(U::NUMBERS)).for_each(|(place, values)| place[idx] = U::of(values));
+            U::along(&row, &mut units);
+            tile.iter_mut().zip(&units).for_each(|(places, unit)| places[idx] = *unit);
         }
     }
     tiles

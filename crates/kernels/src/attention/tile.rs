@@ -115,6 +115,16 @@ dispatched! {
 }
 
 dispatched! {
+    /// Divides every row by a number of its own.
+    pub(super) fn divide(tile: &mut Tile, divisors: &[f32; LANES]) {
+        for (row, divisor) in tile.iter_mut().zip(divisors) {
+            let factor = 1.0 / divisor;
+            row.iter_mut().for_each(|value| *value *= factor);
+        }
+    }
+}
+
+dispatched! {
     fn portable_score(rows: &[[f32; TILE_ROWS]], lines: &[Line<f32>], first_column: usize, scores: &mut Scores) {
         for (idx, scores) in scores.0.iter_mut().enumerate() {
             let mut sums = [0.0f32; PANEL];

@@ -3,6 +3,8 @@
 use super::pack::Line;
 use super::tile::{self, LANES, Scores, Tile};
 use super::{PANEL, TILE_ROWS};
+use crate::dispatch::dispatched;
+use crate::narrow::round_to_bf16;
 use crate::products::multiplies_bf16;
 
 /// One lane's share of a multiplication.
@@ -11,10 +13,11 @@ pub(super) trait Unit: Copy + Send + Sync {
     const NUMBERS: usize;
     const ZERO: Self;
 
-    /// A unit of these numbers; what is missing is zero.
-    fn of(values: &[f32]) -> Self;
+    /// Units of numbers that lie one after the other; what is missing in the last one is zero.
+    fn along(values: &[f32], units: &mut [Self]);
 
-    fn set(&mut self, idx: usize, value: f32);
+    /// Units of the numbers of one row and, if it has two, of the next.
+    fn across(rows: [&[f32]; 2], units: &mut [Self]);
 
     /// [`tile::score`] in this format.
     fn score(rows: &[[Self; TILE_ROWS]], lines: &[Line<Self>], first_column: usize, scores: &mut Scores);
@@ -30,12 +33,12 @@ impl Unit for f32 {
     const NUMBERS: usize = 1;
     const ZERO: Self = 0.0;
 
-    fn of(values: &[f32]) -> Self {
-        values[0]
+    fn along(values: &[f32], units: &mut [Self]) {
+        units.copy_from_slice(values);
     }
 
-    fn set(&mut self, _idx: usize, value: f32) {
-        *self = value;
+    fn across([row, _]: [&[f32]; 2], units: &mut [Self]) {
+        units.copy_from_slice(row);
     }
 
     fn score(rows: &[[Self; TILE_ROWS]], lines: &[Line<Self>], first_column: usize, scores: &mut Scores) {
@@ -58,12 +61,16 @@ impl Unit for Pair {
     const NUMBERS: usize = 2;
     const ZERO: Self = Self([0; 2]);
 
-    fn of(values: &[f32]) -> Self {
-        Self([rounded(values[0]), values.get(1).copied().map_or(0, rounded)])
+    fn along(values: &[f32], units: &mut [Self]) {
+        let (pairs, last) = values.as_chunks();
+        join_along(pairs, units);
+        if let [last] = last {
+            units[pairs.len()] = Self([round_to_bf16(*last), 0]);
+        }
     }
 
-    fn set(&mut self, idx: usize, value: f32) {
-        self.0[idx] = rounded(value);
+    fn across([row, next]: [&[f32]; 2], units: &mut [Self]) {
+        join_across(row, next, units);
     }
 
     fn score(rows: &[[Self; TILE_ROWS]], lines: &[Line<Self>], first_column: usize, scores: &mut Scores) {
@@ -101,12 +108,20 @@ impl Unit for Pair {
     }
 }
 
-/// To the nearest bf16, to the even one of two.
-fn rounded(value: f32) -> u16 {
-    const QUIET_NAN: u16 = 0x7fc0;
-    let bits = value.to_bits();
-    let up = 0x7fff + (bits >> 16 & 1);
-    if value.is_nan() { QUIET_NAN } else { ((bits + up) >> 16) as u16 }
+dispatched! {
+    fn join_along(values: &[[f32; 2]], units: &mut [Pair]) {
+        for (unit, pair) in units.iter_mut().zip(values) {
+            *unit = Pair([round_to_bf16(pair[0]), round_to_bf16(pair[1])]);
+        }
+    }
+}
+
+dispatched! {
+    fn join_across(row: &[f32], next: &[f32], units: &mut [Pair]) {
+        for ((unit, first), second) in units.iter_mut().zip(row).zip(next) {
+            *unit = Pair([round_to_bf16(*first), round_to_bf16(*second)]);
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -203,14 +218,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_round_to_the_nearest_bf16() {
-        for (value, bits) in
-            [(1.0, 0x3f80), (-2.0, 0xc000), (1.0 + 1.0 / 256.0, 0x3f80), (1.0 + 3.0 / 256.0, 0x3f82), (0.0, 0)]
-        {
-            assert_eq!(rounded(value), bits, "{value}");
-        }
-        assert_eq!(rounded(f32::INFINITY), 0x7f80);
-        assert_eq!(rounded(f32::NAN), 0x7fc0);
-        assert_eq!(Pair::of(&[1.0]).0, [0x3f80, 0]);
+    fn pairs_hold_what_lies_side_by_side_and_what_lies_below() {
+        let (row, next) = ([1.0, -2.0, 0.5], [4.0, 0.0, -1.0]);
+        let mut along = [Pair::ZERO; 2];
+        Pair::along(&row, &mut along);
+        assert_eq!(along.map(|pair| pair.0), [[0x3f80, 0xc000], [0x3f00, 0]]);
+        let mut across = [Pair::ZERO; 3];
+        Pair::across([&row, &next], &mut across);
+        assert_eq!(across.map(|pair| pair.0), [[0x3f80, 0x4080], [0xc000, 0], [0x3f00, 0xbf80]]);
     }
 }

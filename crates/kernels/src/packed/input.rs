@@ -128,18 +128,21 @@ impl Joined<'_> {
     ) {
         let first_row = tile * TILE_ROWS;
         let mut scratch = [0.0; BLOCK_INPUTS];
-        let mut units = [[U::default(); BLOCK_INPUTS]; TILE_ROWS];
+        let mut units = [U::default(); BLOCK_INPUTS];
+        let n_rows = TILE_ROWS.min(self.n_rows - first_row);
         for (block, lines) in lines.chunks_mut(BLOCK_INPUTS / group).enumerate() {
             let first = block * BLOCK_INPUTS;
             let inputs = first..self.width().min(first + BLOCK_INPUTS);
-            for (idx, units) in units.iter_mut().take(self.n_rows - first_row).enumerate() {
+            let units = &mut units[..lines.len()];
+            for idx in 0..n_rows {
                 let row = self.read(first_row + idx, inputs.clone(), &mut scratch);
-                if let Some(last) = units[..lines.len()].last_mut() {
+                if let Some(last) = units.last_mut() {
                     *last = U::default();
                 }
-                convert((idx, block), row, &mut units[..lines.len()]);
+                convert((idx, block), row, units);
+                lines.iter_mut().zip(&*units).for_each(|(line, unit)| line[idx] = *unit);
             }
-            transpose(&units, lines);
+            lines.iter_mut().for_each(|line| line[n_rows..].fill(U::default()));
         }
     }
 
@@ -165,15 +168,6 @@ impl Joined<'_> {
             }
         }
         &scratch[..n]
-    }
-}
-
-/// Rows of units, side by side.
-#[inline(always)]
-fn transpose<U: Copy, const N: usize>(rows: &[[U; N]; TILE_ROWS], lines: &mut [[U; TILE_ROWS]]) {
-    let rows = rows.each_ref().map(|row| &row[..lines.len()]);
-    for (idx, line) in lines.iter_mut().enumerate() {
-        *line = rows.map(|row| row[idx]);
     }
 }
 

@@ -18,12 +18,10 @@ pub use single::SingleWeight;
 
 use crate::activation::{Activation, activate_here};
 use crate::dispatch::dispatched;
-use crate::target::Target;
+use crate::target::{PANEL, Target};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Outputs that lie side by side in a panel: two vectors of sixteen.
-const PANEL: usize = 32;
 /// Rows of a tile: with two vectors of sums each, they and the panel's own fill the 32 registers of AVX-512.
 const TILE_ROWS: usize = 12;
 /// Tiles that one task computes for a panel, at most: their sums stay in a core's cache while a panel passes by.
