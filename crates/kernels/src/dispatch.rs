@@ -1,5 +1,7 @@
 //! One body, compiled for several instruction sets, chosen at run time.
 
+use std::sync::OnceLock;
+
 /// Declares `fn name(args) -> ret` whose body runs with the widest vectors that the processor has.
 ///
 /// The body must be plain arithmetic on slices: what it calls must be `#[inline(always)]` to be compiled with it.
@@ -54,15 +56,41 @@ impl Level {
     pub(crate) const ALL: &[Self] = &[Self::Portable];
 }
 
-/// The widest instruction set that this processor has.
-#[cfg(not(target_arch = "x86_64"))]
+/// The widest instruction set that this processor has, up to the one that [`LIMIT`] names.
 pub(crate) fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| match std::env::var(LIMIT).as_deref() {
+        Ok("portable") => Level::Portable,
+        #[cfg(target_arch = "x86_64")]
+        Ok("avx2") => detected().min(Level::Avx2),
+        _ => detected(),
+    })
+}
+
+/// Names an instruction set, `portable` or `avx2`, beyond which kernels do not go: to see what a lesser processor does.
+const LIMIT: &str = "PENTIMENTO_INSTRUCTIONS";
+
+/// Whether the processor multiplies bf16 itself.
+pub(crate) fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return level() >= Level::Avx512 && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whether the processor multiplies 8-bit integers by four at a time.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_vnni() -> bool {
+    level() >= Level::Avx512 && is_x86_feature_detected!("avx512vnni")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detected() -> Level {
     Level::Portable
 }
 
-/// The widest instruction set that this processor has.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn level() -> Level {
+fn detected() -> Level {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     let avx512 = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -72,5 +100,23 @@ pub(crate) fn level() -> Level {
         (true, true) => Level::Avx512,
         (false, true) => Level::Avx2,
         _ => Level::Portable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LIMIT;
+    use std::process::Command;
+
+    /// Which instructions are used is decided once in a process, so all tests run once more in others.
+    #[test]
+    fn every_test_holds_with_fewer_instructions() {
+        if std::env::var_os(LIMIT).is_some() {
+            return;
+        }
+        for limit in ["avx2", "portable"] {
+            let tests = Command::new(std::env::current_exe().unwrap()).env(LIMIT, limit).output().unwrap();
+            assert!(tests.status.success(), "{limit}: {}", String::from_utf8_lossy(&tests.stdout));
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! so that one binary runs everywhere. Results do not depend on the number of threads: work is cut by shape alone.
 //! The only crate of the workspace with `unsafe`.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod dispatch;
 mod lanes;
 mod prefetch;

@@ -241,6 +241,7 @@ mod portable {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Kind, Loop, TURNS, black_box};
+    use crate::dispatch::{self, Level};
     use std::arch::x86_64::{
         __m256, __m512, __m512i, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
         _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_reduce_add_epi32,
@@ -252,21 +253,20 @@ mod x86 {
 
     /// The loop for instructions that this processor has beyond what the compiler makes use of.
     pub(super) fn loop_of(kind: Kind) -> Option<Loop> {
-        let has_avx512 = is_x86_feature_detected!("avx512f");
         match kind {
-            Kind::F32 if has_avx512 => {
+            Kind::F32 if dispatch::level() == Level::Avx512 => {
                 // SAFETY: the processor has AVX-512F.
                 Some(Loop { instructions: "AVX-512", run: || unsafe { f32_avx512() } })
             }
-            Kind::F32 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
+            Kind::F32 if dispatch::level() == Level::Avx2 => {
                 // SAFETY: the processor has AVX2 and FMA.
                 Some(Loop { instructions: "AVX2 FMA", run: || unsafe { f32_avx2() } })
             }
-            Kind::Bf16 if has_avx512 && is_x86_feature_detected!("avx512bf16") => {
+            Kind::Bf16 if dispatch::has_bf16() => {
                 // SAFETY: the processor has AVX-512F and BF16.
                 Some(Loop { instructions: "AVX-512 BF16", run: || unsafe { bf16_avx512() } })
             }
-            Kind::Int8 if has_avx512 && is_x86_feature_detected!("avx512vnni") => {
+            Kind::Int8 if dispatch::has_vnni() => {
                 // SAFETY: the processor has AVX-512F and VNNI.
                 Some(Loop { instructions: "AVX-512 VNNI", run: || unsafe { int8_avx512() } })
             }

@@ -1,5 +1,7 @@
 //! The number formats of products that are formed while a model runs, by attention and by convolutions.
 
+use crate::dispatch;
+
 /// What is multiplied. Sums, and all that is not a product, are f32 in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Products {
@@ -17,10 +19,5 @@ impl Products {
 
 /// Whether the processor multiplies bf16 itself. Where it does not, bf16 is no faster than f32.
 pub fn multiplies_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    dispatch::has_bf16()
 }

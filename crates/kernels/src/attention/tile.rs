@@ -3,6 +3,8 @@
 use super::pack::Line;
 use super::{KEY_BLOCK_MAX, PANEL, TILE_ROWS};
 use crate::dispatch::dispatched;
+#[cfg(target_arch = "x86_64")]
+use crate::dispatch::{self, Level};
 use crate::math;
 
 /// Sums of a tile for one panel.
@@ -57,7 +59,7 @@ impl Softmax {
     pub(super) fn absorb(&mut self, scores: &mut Scores, n_keys: usize) -> [f32; LANES] {
         let n_lanes = n_keys.next_multiple_of(LANES);
         #[cfg(target_arch = "x86_64")]
-        if has_avx512() {
+        if dispatch::level() == Level::Avx512 {
             // SAFETY: the processor has AVX-512F.
             return unsafe { x86::absorb_avx512(self, scores, n_lanes) };
         }
@@ -72,10 +74,12 @@ impl Softmax {
 pub(super) fn score(rows: &[[f32; TILE_ROWS]], lines: &[Line<f32>], first_column: usize, scores: &mut Scores) {
     assert!(rows.len() == lines.len() && first_column + PANEL <= ROW_STRIDE, "attend: a panel does not fit");
     #[cfg(target_arch = "x86_64")]
-    if has_avx512() {
+    match dispatch::level() {
         // SAFETY: the processor has AVX-512F.
-        unsafe { x86::score_avx512(rows, lines, first_column, scores) };
-        return;
+        Level::Avx512 => return unsafe { x86::score_avx512(rows, lines, first_column, scores) },
+        // SAFETY: the processor has AVX2 and FMA.
+        Level::Avx2 => return unsafe { avx2::score(rows, lines, first_column, scores) },
+        Level::Portable => {}
     }
     portable_score(rows, lines, first_column, scores);
 }
@@ -92,15 +96,19 @@ pub(super) fn weigh(
 ) {
     assert!(lines.len() <= ROW_STRIDE, "attend: a block does not fit");
     #[cfg(target_arch = "x86_64")]
-    if has_avx512() {
-        // SAFETY: the processor has AVX-512F.
-        unsafe {
-            match n_columns.div_ceil(LANES) {
-                1 => x86::weigh_avx512::<1>(scores, lines, corrections, sums),
-                _ => x86::weigh_avx512::<2>(scores, lines, corrections, sums),
-            }
+    match dispatch::level() {
+        Level::Avx512 => {
+            // SAFETY: the processor has AVX-512F.
+            return unsafe {
+                match n_columns.div_ceil(LANES) {
+                    1 => x86::weigh_avx512::<1>(scores, lines, corrections, sums),
+                    _ => x86::weigh_avx512::<2>(scores, lines, corrections, sums),
+                }
+            };
         }
-        return;
+        // SAFETY: the processor has AVX2 and FMA.
+        Level::Avx2 => return unsafe { avx2::weigh(scores, lines, corrections, (n_columns, sums)) },
+        Level::Portable => {}
     }
     portable_weigh(scores, lines, corrections, sums);
 }
@@ -183,8 +191,42 @@ dispatched! {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
+mod avx2 {
+    use super::{LANES, Line, PANEL, ROW_STRIDE, Scores, TILE_ROWS, Tile};
+    use crate::avx2::{COLUMNS, Factors, ROWS, sums};
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn score(rows: &[[f32; TILE_ROWS]], lines: &[Line<f32>], first_column: usize, scores: &mut Scores) {
+        let factors = Factors { values: rows.as_flattened(), line_stride: TILE_ROWS, row_stride: 1 };
+        for (scores, first_row) in scores.0.chunks_exact_mut(ROWS).zip((0..).step_by(ROWS)) {
+            for first in (0..PANEL).step_by(COLUMNS) {
+                for (scores, sums) in
+                    scores.iter_mut().zip(sums(factors, lines.iter().map(|line| &line.0), (first_row, first)))
+                {
+                    scores[first_column + first..][..COLUMNS].copy_from_slice(&sums);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn weigh(
+        scores: &Scores,
+        lines: &[Line<f32>],
+        corrections: &[f32; LANES],
+        (n_columns, tile): (usize, &mut Tile),
+    ) {
+        let factors = Factors { values: scores.0.as_flattened(), line_stride: 1, row_stride: ROW_STRIDE };
+        for (totals, first_row) in tile.chunks_exact_mut(ROWS).zip((0..).step_by(ROWS)) {
+            for first in (0..n_columns).step_by(COLUMNS) {
+                let sums = sums(factors, lines.iter().map(|line| &line.0), (first_row, first));
+                for ((totals, sums), correction) in totals.iter_mut().zip(sums).zip(&corrections[first_row..]) {
+                    let totals = totals[first..].iter_mut().zip(sums);
+                    totals.for_each(|(total, sum)| *total = *total * correction + sum);
+                }
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

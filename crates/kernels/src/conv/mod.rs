@@ -15,7 +15,7 @@ use crate::lanes::{LANES, Line};
 use crate::products::Products;
 use rayon::prelude::*;
 use std::ops::Range;
-use unit::{Pair, Single, Unit};
+use unit::{Bf16Pair, Single, Unit};
 
 /// Tasks that a picture is cut into at least, if it is large enough, so that many threads have work.
 const TASKS_MIN: usize = 16;
@@ -154,7 +154,7 @@ fn convolve_at(level: Level, conv: &Conv<'_>, input: Picture<'_>, out: &mut [f32
     let job = Job { level, conv: *conv, input: Source { picture: input, form }, output, out: Sink(out.as_mut_ptr()) };
     match conv.products {
         Products::F32 => convolve_in::<Single>(&job),
-        Products::Bf16 => convolve_in::<Pair>(&job),
+        Products::Bf16 => convolve_in::<Bf16Pair>(&job),
     }
 }
 

@@ -27,7 +27,11 @@ pub(super) fn multiply<L: Lanes, U: Unit>(lanes: L, weights: &[Line], columns: &
                 }
             }
         }
-        Room::FourByOne => (0..n_vectors).for_each(|first| tile.add_to::<L, U, 4, 1>(lanes, first, sums)),
+        Room::FourByOne => {
+            for first in 0..n_vectors {
+                tile.add_to::<L, U, 4, 1>(lanes, first, sums);
+            }
+        }
     }
 }
 
@@ -66,8 +70,8 @@ impl Tile<'_> {
                             *sum = U::add_product(lanes, weight, value, *sum);
                         }
                     }
-                    weight = weight.wrapping_add(1);
-                    column = column.wrapping_add(n_vectors);
+                    weight = weight.add(1);
+                    column = column.add(n_vectors);
                 }
             }
             for (row, values) in panel.into_iter().enumerate() {

@@ -25,7 +25,7 @@ pub(super) trait Unit {
 pub(super) struct Single;
 
 /// Two numbers rounded to bf16.
-pub(super) struct Pair;
+pub(super) struct Bf16Pair;
 
 impl Unit for Single {
     const NUMBERS: usize = 1;
@@ -50,7 +50,7 @@ impl Unit for Single {
     }
 }
 
-impl Unit for Pair {
+impl Unit for Bf16Pair {
     const NUMBERS: usize = 2;
 
     #[inline(always)]

@@ -88,7 +88,7 @@ pub(crate) trait Lanes: Copy {
     fn power_of_two(self, n: Self::Vector) -> Self::Vector;
 
     /// Two bf16 in the place of each number: the nearest to `first`'s below, the nearest to `second`'s above; of two that
-    /// are equally near, the larger.
+    /// are equally near, the one farther from zero.
     #[inline(always)]
     fn join_bf16(self, first: Self::Vector, second: Self::Vector) -> Self::Vector {
         let (mut low, mut high) = (Line::ZERO, Line::ZERO);

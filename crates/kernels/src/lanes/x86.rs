@@ -338,17 +338,20 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn clamp(self, x: [__m256; 2], low: f32, high: f32) -> [__m256; 2] {
         // SAFETY: as above.
-        unsafe { x.map(|x| _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(low)), _mm256_set1_ps(high))) }
+        unsafe {
+            let (low, high) = (_mm256_set1_ps(low), _mm256_set1_ps(high));
+            [_mm256_min_ps(_mm256_max_ps(x[0], low), high), _mm256_min_ps(_mm256_max_ps(x[1], low), high)]
+        }
     }
 
     #[inline(always)]
     fn power_of_two(self, n: [__m256; 2]) -> [__m256; 2] {
         // SAFETY: as above.
         unsafe {
-            n.map(|n| {
-                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-            })
+            let bias = _mm256_set1_epi32(127);
+            let [low, high] =
+                [_mm256_add_epi32(_mm256_cvtps_epi32(n[0]), bias), _mm256_add_epi32(_mm256_cvtps_epi32(n[1]), bias)];
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)), _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high))]
         }
     }
 

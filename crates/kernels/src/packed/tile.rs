@@ -3,6 +3,8 @@
 use super::int8::Operands;
 use super::{PANEL, TILE_ROWS, Tile, bf16, single};
 use crate::dispatch::dispatched;
+#[cfg(target_arch = "x86_64")]
+use crate::dispatch::{self, Level};
 use crate::narrow::Format;
 use crate::products::multiplies_bf16;
 
@@ -12,10 +14,12 @@ use crate::products::multiplies_bf16;
 /// - rows: `(lines)`, the rows of the tile side by side
 pub(super) fn tile_f32(rows: &[[f32; TILE_ROWS]], lines: &[single::Line], sums: &mut Tile<f32>) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
+    match dispatch::level() {
         // SAFETY: the processor has AVX-512F.
-        unsafe { x86::tile_f32_avx512(rows, lines, sums) };
-        return;
+        Level::Avx512 => return unsafe { x86::tile_f32_avx512(rows, lines, sums) },
+        // SAFETY: the processor has AVX2 and FMA.
+        Level::Avx2 => return unsafe { avx2::tile_f32(rows, lines, sums) },
+        Level::Portable => {}
     }
     portable_f32(rows, lines, sums);
 }
@@ -53,10 +57,15 @@ pub(super) fn tile_bf16(rows: &[[[u16; bf16::PAIR]; TILE_ROWS]], lines: &[bf16::
 /// `sums += rows · lines`, in 8-bit integers with whole sums, which are then scaled.
 pub(super) fn tile_int8(operands: &Operands<'_>, sums: &mut Tile<f32>) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
-        // SAFETY: the processor has AVX-512F and VNNI.
-        unsafe { x86::tile_int8_vnni(operands, sums) };
-        return;
+    {
+        if dispatch::has_vnni() {
+            // SAFETY: the processor has AVX-512F and VNNI.
+            return unsafe { x86::tile_int8_vnni(operands, sums) };
+        }
+        if dispatch::level() >= Level::Avx2 {
+            // SAFETY: the processor has AVX2.
+            return unsafe { avx2::tile_int8(operands, sums) };
+        }
     }
     portable_int8(operands, sums);
 }
@@ -109,6 +118,41 @@ dispatched! {
             }
             for ((total, sum), scale) in totals.iter_mut().zip(&sums).zip(*scales) {
                 *total += *sum as f32 * (rows.scales[idx] * scale);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{Operands, single};
+    use crate::avx2::{COLUMNS, Factors, INTEGER_ROWS, ROWS, integer_sums, sums};
+    use crate::packed::{PANEL, TILE_ROWS, Tile};
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn tile_f32(rows: &[[f32; TILE_ROWS]], lines: &[single::Line], totals: &mut Tile<f32>) {
+        let factors = Factors { values: rows.as_flattened(), line_stride: TILE_ROWS, row_stride: 1 };
+        for (totals, first_row) in totals.chunks_exact_mut(ROWS).zip((0..).step_by(ROWS)) {
+            for first in (0..PANEL).step_by(COLUMNS) {
+                for (totals, sums) in
+                    totals.iter_mut().zip(sums(factors, lines.iter().map(|line| &line.0), (first_row, first)))
+                {
+                    totals[first..first + COLUMNS].iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn tile_int8(operands: &Operands<'_>, totals: &mut Tile<f32>) {
+        let Operands { levels, rows, lines, scales } = operands;
+        for (totals, first_row) in totals.chunks_exact_mut(INTEGER_ROWS).zip((0..).step_by(INTEGER_ROWS)) {
+            for first in (0..PANEL).step_by(COLUMNS) {
+                let sums = integer_sums(levels, lines.iter().map(|line| &line.0), (first_row, first));
+                for ((totals, sums), row_scale) in totals.iter_mut().zip(sums).zip(&rows.scales[first_row..]) {
+                    let totals = totals[first..].iter_mut().zip(sums).zip(&scales[first..]);
+                    totals.for_each(|((total, sum), scale)| *total += sum as f32 * (row_scale * scale));
+                }
             }
         }
     }
@@ -255,12 +299,15 @@ mod tests {
     #[test]
     fn every_processor_adds_up_the_same_levels() {
         let groups = |n: usize, seed: u32| -> Vec<[i8; 4]> {
-            numbers(4 * n, seed).as_chunks::<4>().0.iter().map(|group| group.map(|x| (x * 63.0) as i8)).collect()
+            numbers(4 * n, seed).as_chunks::<4>().0.iter().map(|group| group.map(|x| (x * 63.5) as i8)).collect()
         };
         let levels: Vec<[[i8; 4]; TILE_ROWS]> = groups(LINES * TILE_ROWS, 1).as_chunks().0.to_vec();
-        let line = |line: &[[i8; 4]; PANEL]| int8::Line(line.map(|group| group.map(|x| x as u8)));
+        let line =
+            |line: &[[i8; 4]; PANEL]| int8::Line(line.map(|group| group.map(|x| (i32::from(x) + int8::OFFSET) as u8)));
         let lines: Vec<_> = groups(LINES * PANEL, 2).as_chunks().0.iter().map(line).collect();
-        let rows = Rows { scales: [0.25; TILE_ROWS], corrections: std::array::from_fn(|row| row as i32 * 1000) };
+        let total = |row: usize| levels.iter().flat_map(|line| line[row]).map(i32::from).sum::<i32>();
+        let rows =
+            Rows { scales: [0.25; TILE_ROWS], corrections: std::array::from_fn(|row| -int8::OFFSET * total(row)) };
         let scales = std::array::from_fn(|idx| idx as f32 / 4096.0);
         let operands = Operands { levels: &levels, rows: &rows, lines: &lines, scales: &scales };
         check(|sums| tile_int8(&operands, sums), |sums| portable_int8(&operands, sums));
