@@ -580,7 +580,7 @@ def train_canny(arguments):
         # Of those under edges, half begin with noise alone, the rest with the noised photograph.
         from_noise = controlled & (torch.rand(len(target), 1, 1, device=target.device) < 0.5)
         noisy, velocity, sigma, weight = noised_at_the_start(
-            target, torch.where(from_noise, target, source), plain_mean=0.8
+            target, torch.where(from_noise, target, source), plain_mean=2.0
         )
         guidance = 1 + 34 * torch.rand(len(target), device=arguments.device)
         noisy = torch.cat([noisy, edges * controlled], 2)

@@ -56,19 +56,31 @@ impl Level {
     pub(crate) const ALL: &[Self] = &[Self::Portable];
 }
 
-/// The widest instruction set that this processor has, up to the one that [`LIMIT`] names.
-pub(crate) fn level() -> Level {
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| match std::env::var(LIMIT).as_deref() {
-        Ok("portable") => Level::Portable,
+/// Names of instruction sets that kernels can be [limited](limit) to.
+pub const LIMITS: [&str; 2] = ["portable", "avx2"];
+
+/// Keeps kernels from instructions beyond those of a name among [`LIMITS`]: to see on any machine what a lesser one does.
+///
+/// # Errors
+/// A name that is none of them. Too late, once a kernel has run, is an error too.
+pub fn limit(name: &str) -> Result<(), String> {
+    let most = match name {
+        "portable" => Level::Portable,
         #[cfg(target_arch = "x86_64")]
-        Ok("avx2") => detected().min(Level::Avx2),
-        _ => detected(),
-    })
+        "avx2" => Level::Avx2,
+        _ => return Err(format!("got `{name}`; allowed here: {}", LIMITS.join(", "))),
+    };
+    LEVEL.set(detected().min(most)).map_err(|_| "kernels have run already".to_owned())
 }
 
-/// Names an instruction set, `portable` or `avx2`, beyond which kernels do not go: to see what a lesser processor does.
-const LIMIT: &str = "PENTIMENTO_INSTRUCTIONS";
+static LEVEL: OnceLock<Level> = OnceLock::new();
+
+/// The widest instruction set that this processor has, up to a [`limit`].
+pub(crate) fn level() -> Level {
+    #[cfg(test)]
+    tests::heed_limit();
+    *LEVEL.get_or_init(detected)
+}
 
 /// Whether the processor multiplies bf16 itself.
 pub(crate) fn has_bf16() -> bool {
@@ -105,18 +117,35 @@ fn detected() -> Level {
 
 #[cfg(test)]
 mod tests {
-    use super::LIMIT;
+    use super::{LEVEL, LIMITS, limit};
     use std::process::Command;
+
+    const VARIABLE: &str = "PENTIMENTO_INSTRUCTIONS";
+
+    /// For processes of [`every_test_holds_with_fewer_instructions`].
+    pub(super) fn heed_limit() {
+        if LEVEL.get().is_none()
+            && let Ok(name) = std::env::var(VARIABLE)
+        {
+            // Another test may have come first, with the same limit.
+            let _ = limit(&name);
+        }
+    }
 
     /// Which instructions are used is decided once in a process, so all tests run once more in others.
     #[test]
     fn every_test_holds_with_fewer_instructions() {
-        if std::env::var_os(LIMIT).is_some() {
+        if std::env::var_os(VARIABLE).is_some() {
             return;
         }
-        for limit in ["avx2", "portable"] {
-            let tests = Command::new(std::env::current_exe().unwrap()).env(LIMIT, limit).output().unwrap();
+        for limit in LIMITS {
+            let tests = Command::new(std::env::current_exe().unwrap()).env(VARIABLE, limit).output().unwrap();
             assert!(tests.status.success(), "{limit}: {}", String::from_utf8_lossy(&tests.stdout));
         }
+    }
+
+    #[test]
+    fn an_unknown_limit_is_refused() {
+        assert_eq!(limit("sse9").unwrap_err(), "got `sse9`; allowed here: portable, avx2");
     }
 }

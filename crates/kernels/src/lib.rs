@@ -11,6 +11,8 @@ mod lanes;
 mod prefetch;
 mod target;
 
+pub use dispatch::{LIMITS, limit};
+
 pub mod activation;
 pub mod attention;
 pub mod conv;

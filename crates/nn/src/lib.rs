@@ -23,7 +23,7 @@ pub mod work;
 
 pub use error::{Error, Result};
 pub use kernels::activation::Activation;
-pub use kernels::{memory, peak};
+pub use kernels::{limit, memory, peak};
 pub use precision::Precision;
 pub use weights::Weights;
 

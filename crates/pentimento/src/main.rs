@@ -21,6 +21,7 @@ mod terminal;
 mod weights;
 
 use clap::{Parser, Subcommand};
+use failure::Failure;
 use std::process::ExitCode;
 
 /// A model's layers make and free results of the same few sizes over and over.
@@ -53,7 +54,15 @@ enum Command {
     Bench(bench::Args),
 }
 
+/// Names the most that kernels may use of the processor's instructions.
+const INSTRUCTIONS: &str = "PENTIMENTO_INSTRUCTIONS";
+
 fn main() -> ExitCode {
+    if let Some(limit) = std::env::var_os(INSTRUCTIONS)
+        && let Err(error) = nn::limit(&limit.to_string_lossy())
+    {
+        return Failure::usage(format!("{INSTRUCTIONS}: {error}")).report();
+    }
     let outcome = match Cli::parse().command {
         Command::Paint(args) => paint::run(&args),
         Command::Serve(args) => serve::run(&args),

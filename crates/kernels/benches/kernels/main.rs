@@ -11,4 +11,11 @@ mod packed;
 use criterion::{criterion_group, criterion_main};
 
 criterion_group!(benches, packed::bench, attention::bench, conv::bench, norm::bench);
-criterion_main!(benches);
+criterion_main!(limited, benches);
+
+/// Before any other: keeps to fewer instructions if the environment says so.
+fn limited() {
+    if let Ok(name) = std::env::var("PENTIMENTO_INSTRUCTIONS") {
+        kernels::limit(&name).expect("a limit");
+    }
+}
