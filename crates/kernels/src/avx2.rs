@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 use std::mem::transmute;
 
 /// Rows of f32 that are added up at once.
-pub(crate) const ROWS: usize = 6;
+const ROWS: usize = 6;
 /// Rows of 8-bit integers that are added up at once: they are multiplied with more on the way.
 pub(crate) const INTEGER_ROWS: usize = 4;
 /// Columns that are added up at once: two vectors of eight.
@@ -23,12 +23,34 @@ pub(crate) struct Factors<'a> {
     pub(crate) row_stride: usize,
 }
 
+/// The sums of `n_rows` rows for the first `n_columns` columns of a panel: `take` is told the row, the first of
+/// [`COLUMNS`] columns, and their sums.
+///
+/// # Shapes
+/// - lines: `(lines, PANEL)`
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn for_each_row<'a>(
+    factors: Factors<'_>,
+    lines: impl ExactSizeIterator<Item = &'a [f32; PANEL]> + Clone,
+    (n_rows, n_columns): (usize, usize),
+    mut take: impl FnMut(usize, usize, &[f32; COLUMNS]),
+) {
+    for first_row in (0..n_rows).step_by(ROWS) {
+        for first_column in (0..n_columns).step_by(COLUMNS) {
+            let sums = sums(factors, lines.clone(), (first_row, first_column));
+            for (row, sums) in (first_row..).zip(&sums) {
+                take(row, first_column, sums);
+            }
+        }
+    }
+}
+
 /// The sums of [`ROWS`] rows from the first one on, for [`COLUMNS`] columns from the first one on.
 ///
 /// # Shapes
 /// - lines: `(lines, PANEL)`
 #[target_feature(enable = "avx2,fma")]
-pub(crate) fn sums<'a>(
+fn sums<'a>(
     factors: Factors<'_>,
     lines: impl ExactSizeIterator<Item = &'a [f32; PANEL]>,
     first: (usize, usize),
@@ -59,7 +81,7 @@ pub(crate) fn sums<'a>(
 /// The same of 8-bit integers, of [`INTEGER_ROWS`] rows, four inputs of a line at a time.
 ///
 /// # Shapes
-/// - rows: `(lines, all rows)`; lines: `(lines, PANEL)`, each number 128 more than it is
+/// - rows: `(lines, all rows)`; lines: `(lines, PANEL)`, each number 128 more than it is: the sums are of what it is
 #[target_feature(enable = "avx2")]
 pub(crate) fn integer_sums<'a, const ALL_ROWS: usize>(
     rows: &[[[i8; 4]; ALL_ROWS]],

@@ -56,21 +56,24 @@ impl Level {
     pub(crate) const ALL: &[Self] = &[Self::Portable];
 }
 
-/// Names of instruction sets that kernels can be [limited](limit) to.
-pub const LIMITS: [&str; 2] = ["portable", "avx2"];
+/// What kernels can be [limited](limit) to.
+const LIMITS: &[(&str, Level)] = &[
+    ("portable", Level::Portable),
+    #[cfg(target_arch = "x86_64")]
+    ("avx2", Level::Avx2),
+];
 
-/// Keeps kernels from instructions beyond those of a name among [`LIMITS`]: to see on any machine what a lesser one does.
+/// Keeps kernels from instructions beyond those of a name, `portable` or, on x86, `avx2`: to see on any machine what a
+/// lesser one does.
 ///
 /// # Errors
-/// A name that is none of them. Too late, once a kernel has run, is an error too.
+/// Any other name. Too late, once a kernel has run, is an error too.
 pub fn limit(name: &str) -> Result<(), String> {
-    let most = match name {
-        "portable" => Level::Portable,
-        #[cfg(target_arch = "x86_64")]
-        "avx2" => Level::Avx2,
-        _ => return Err(format!("got `{name}`; allowed here: {}", LIMITS.join(", "))),
+    let Some((_, most)) = LIMITS.iter().find(|(known, _)| *known == name) else {
+        let names: Vec<_> = LIMITS.iter().map(|(name, _)| *name).collect();
+        return Err(format!("got `{name}`; allowed here: {}", names.join(", ")));
     };
-    LEVEL.set(detected().min(most)).map_err(|_| "kernels have run already".to_owned())
+    LEVEL.set(detected().min(*most)).map_err(|_| "kernels have run already".to_owned())
 }
 
 static LEVEL: OnceLock<Level> = OnceLock::new();
@@ -82,8 +85,8 @@ pub(crate) fn level() -> Level {
     *LEVEL.get_or_init(detected)
 }
 
-/// Whether the processor multiplies bf16 itself.
-pub(crate) fn has_bf16() -> bool {
+/// Whether the processor multiplies bf16 itself. Where it does not, bf16 is no faster than f32.
+pub fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     return level() >= Level::Avx512 && is_x86_feature_detected!("avx512bf16");
     #[cfg(not(target_arch = "x86_64"))]
@@ -138,7 +141,7 @@ mod tests {
         if std::env::var_os(VARIABLE).is_some() {
             return;
         }
-        for limit in LIMITS {
+        for (limit, _) in LIMITS {
             let tests = Command::new(std::env::current_exe().unwrap()).env(VARIABLE, limit).output().unwrap();
             assert!(tests.status.success(), "{limit}: {}", String::from_utf8_lossy(&tests.stdout));
         }

@@ -11,7 +11,7 @@ mod lanes;
 mod prefetch;
 mod target;
 
-pub use dispatch::{LIMITS, limit};
+pub use dispatch::limit;
 
 pub mod activation;
 pub mod attention;

@@ -197,6 +197,13 @@ mod tests {
             assert_eq!(f32::from_bits(u32::from(round_to_bf16(value)) << 16), rounded, "{value}");
         }
         assert!(f32::from_bits(u32::from(round_to_bf16(f32::NAN)) << 16).is_nan());
+        for (value, bits) in
+            [(1.0, 0x3f80), (-2.0, 0xc000), (1.0 + 1.0 / 256.0, 0x3f80), (1.0 + 3.0 / 256.0, 0x3f82), (0.0, 0)]
+        {
+            assert_eq!(round_to_bf16(value), bits, "{value}");
+        }
+        assert_eq!(round_to_bf16(f32::INFINITY), 0x7f80);
+        assert_eq!(round_to_bf16(f32::NAN), 0x7fc0);
     }
 
     trait Rounded {

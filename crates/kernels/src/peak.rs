@@ -262,7 +262,7 @@ mod x86 {
                 // SAFETY: the processor has AVX2 and FMA.
                 Some(Loop { instructions: "AVX2 FMA", run: || unsafe { f32_avx2() } })
             }
-            Kind::Bf16 if dispatch::has_bf16() => {
+            Kind::Bf16 if dispatch::multiplies_bf16() => {
                 // SAFETY: the processor has AVX-512F and BF16.
                 Some(Loop { instructions: "AVX-512 BF16", run: || unsafe { bf16_avx512() } })
             }

@@ -1,6 +1,6 @@
 //! The number formats of products that are formed while a model runs, by attention and by convolutions.
 
-use crate::dispatch;
+pub use crate::dispatch::multiplies_bf16;
 
 /// What is multiplied. Sums, and all that is not a product, are f32 in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +15,4 @@ impl Products {
     pub fn here(self) -> Self {
         if multiplies_bf16() { self } else { Self::F32 }
     }
-}
-
-/// Whether the processor multiplies bf16 itself. Where it does not, bf16 is no faster than f32.
-pub fn multiplies_bf16() -> bool {
-    dispatch::has_bf16()
 }

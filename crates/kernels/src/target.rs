@@ -1,13 +1,10 @@
 //! Where many tasks leave their results in one matrix.
 
-use crate::dispatch::dispatched;
 use crate::prefetch;
 use std::ops::Range;
 
 /// Columns of a panel, whose results a task has side by side: two vectors of sixteen.
 pub(crate) const PANEL: usize = 32;
-/// Rows that are written at once.
-const ROWS_AT_ONCE: usize = 12;
 
 /// An output that tasks write to at places of their own.
 #[derive(Clone, Copy)]
@@ -52,30 +49,13 @@ impl Target {
     /// # Safety
     /// The places must lie within the output, and nobody else may use them meanwhile.
     pub(crate) unsafe fn write_rows(self, first: usize, columns: Range<usize>, rows: &[[f32; PANEL]]) {
-        if columns.len() == PANEL {
-            for (rows, first) in rows.chunks(ROWS_AT_ONCE).zip((first..).step_by(ROWS_AT_ONCE)) {
-                let mut places = [const { None }; ROWS_AT_ONCE];
-                for (idx, place) in places.iter_mut().enumerate().take(rows.len()) {
-                    // SAFETY: the caller's promise; no place is in two rows.
-                    *place = Some(unsafe { &mut *self.place(first + idx, columns.start).cast() });
-                }
-                copy(rows, places);
-            }
-            return;
-        }
         for (idx, row) in rows.iter().enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { self.write(first + idx, columns.start, &row[..columns.len()]) };
-        }
-    }
-}
-
-dispatched! {
-    /// In whole vectors: what is stored in smaller pieces fills the queue of stores that wait for memory.
-    fn copy(rows: &[[f32; PANEL]], places: [Option<&mut [f32; PANEL]>; ROWS_AT_ONCE]) {
-        for (row, place) in rows.iter().zip(places) {
-            if let Some(place) = place {
-                *place = *row;
+            if columns.len() == PANEL {
+                // SAFETY: the caller's promise. Of a known length, no function is called to copy it.
+                unsafe { self.place(first + idx, columns.start).cast::<[f32; PANEL]>().write(*row) };
+            } else {
+                // SAFETY: the caller's promise.
+                unsafe { self.write(first + idx, columns.start, &row[..columns.len()]) };
             }
         }
     }

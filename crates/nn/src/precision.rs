@@ -27,8 +27,7 @@ impl Precision {
         }
     }
 
-    /// What attention and convolutions multiply, which have no int8 of their own: what they multiply is new each time, and
-    /// has no scale that could be chosen beforehand.
+    /// What attention and convolutions multiply, which have no int8 of their own (ADR 0010).
     pub(crate) fn products(self) -> (Products, Kind) {
         let products = match self {
             Self::F32 => Products::F32,

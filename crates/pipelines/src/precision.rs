@@ -21,7 +21,7 @@ pub(crate) enum Role {
     Encoder,
     /// Computes every step, which makes up for some of what the one before it lost.
     Denoiser,
-    /// Its rounding is seen as it is; eight significant bits are still less than what a screen shows.
+    /// Its rounding is seen as it is: that of bf16 as some two levels of 255.
     Autoencoder,
 }
 

@@ -193,20 +193,14 @@ dispatched! {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::{LANES, Line, PANEL, ROW_STRIDE, Scores, TILE_ROWS, Tile};
-    use crate::avx2::{COLUMNS, Factors, ROWS, sums};
+    use crate::avx2::{COLUMNS, Factors, for_each_row};
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn score(rows: &[[f32; TILE_ROWS]], lines: &[Line<f32>], first_column: usize, scores: &mut Scores) {
         let factors = Factors { values: rows.as_flattened(), line_stride: TILE_ROWS, row_stride: 1 };
-        for (scores, first_row) in scores.0.chunks_exact_mut(ROWS).zip((0..).step_by(ROWS)) {
-            for first in (0..PANEL).step_by(COLUMNS) {
-                for (scores, sums) in
-                    scores.iter_mut().zip(sums(factors, lines.iter().map(|line| &line.0), (first_row, first)))
-                {
-                    scores[first_column + first..][..COLUMNS].copy_from_slice(&sums);
-                }
-            }
-        }
+        for_each_row(factors, lines.iter().map(|line| &line.0), (TILE_ROWS, PANEL), |row, first, sums| {
+            scores.0[row][first_column + first..][..COLUMNS].copy_from_slice(sums);
+        });
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -217,15 +211,10 @@ mod avx2 {
         (n_columns, tile): (usize, &mut Tile),
     ) {
         let factors = Factors { values: scores.0.as_flattened(), line_stride: 1, row_stride: ROW_STRIDE };
-        for (totals, first_row) in tile.chunks_exact_mut(ROWS).zip((0..).step_by(ROWS)) {
-            for first in (0..n_columns).step_by(COLUMNS) {
-                let sums = sums(factors, lines.iter().map(|line| &line.0), (first_row, first));
-                for ((totals, sums), correction) in totals.iter_mut().zip(sums).zip(&corrections[first_row..]) {
-                    let totals = totals[first..].iter_mut().zip(sums);
-                    totals.for_each(|(total, sum)| *total = *total * correction + sum);
-                }
-            }
-        }
+        for_each_row(factors, lines.iter().map(|line| &line.0), (TILE_ROWS, n_columns), |row, first, sums| {
+            let totals = tile[row][first..].iter_mut().zip(sums);
+            totals.for_each(|(total, sum)| *total = *total * corrections[row] + sum);
+        });
     }
 }
 

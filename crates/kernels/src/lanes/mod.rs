@@ -7,10 +7,10 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "x86_64")]
+use crate::dispatch::multiplies_bf16;
 use crate::dispatch::{self, Level};
 use crate::math;
-#[cfg(target_arch = "x86_64")]
-use crate::products::multiplies_bf16;
 
 /// Numbers of a vector.
 pub(crate) const LANES: usize = 16;
@@ -104,17 +104,7 @@ pub(crate) trait Lanes: Copy {
     /// `sum` and both products of the [joined](Lanes::join_bf16) numbers of `a` and `b`.
     #[inline(always)]
     fn add_bf16_products(self, a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector {
-        let mut lines = [Line::ZERO; 3];
-        for (line, vector) in lines.iter_mut().zip([a, b, sum]) {
-            self.store(vector, line);
-        }
-        let [a, b, mut sum] = lines;
-        for ((sum, a), b) in sum.0.iter_mut().zip(a.0).zip(b.0) {
-            let (low, high) =
-                (|x: f32| f32::from_bits(x.to_bits() << 16), |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000));
-            *sum += low(a) * low(b) + high(a) * high(b);
-        }
-        self.load(&sum)
+        add_bf16_products_singly(self, a, b, sum)
     }
 
     /// `x sigmoid(x)`, within `1.5e-7 (1 + |x|)` of the result's size where that exceeds 1e-35.
@@ -185,6 +175,22 @@ pub(crate) trait Lanes: Copy {
             }
         }
     }
+}
+
+/// [`Lanes::add_bf16_products`] without an instruction for it.
+#[inline(always)]
+fn add_bf16_products_singly<L: Lanes>(lanes: L, a: L::Vector, b: L::Vector, sum: L::Vector) -> L::Vector {
+    let mut lines = [Line::ZERO; 3];
+    for (line, vector) in lines.iter_mut().zip([a, b, sum]) {
+        lanes.store(vector, line);
+    }
+    let [a, b, mut sum] = lines;
+    for ((sum, a), b) in sum.0.iter_mut().zip(a.0).zip(b.0) {
+        let (low, high) =
+            (|x: f32| f32::from_bits(x.to_bits() << 16), |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000));
+        *sum += low(a) * low(b) + high(a) * high(b);
+    }
+    lanes.load(&sum)
 }
 
 /// What is compiled for each instruction set. `run`, and all that it calls, must be `#[inline(always)]`.

@@ -1,17 +1,16 @@
 //! The vectors of x86 processors: one of AVX-512, or two of AVX2.
 
-use super::{LANES, Lanes, Line, Room, Task};
+use super::{LANES, Lanes, Line, Room, Task, add_bf16_products_singly};
 use std::arch::x86_64::{
     __m256, __m512, __m512bh, _mm_sfence, _mm256_add_epi32, _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtps_epi32,
     _mm256_div_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_load_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
     _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_store_ps, _mm256_storeu_ps,
-    _mm256_stream_ps, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_alignr_epi32, _mm512_and_epi32,
-    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_fnmadd_ps, _mm512_load_ps, _mm512_loadu_ps, _mm512_mask_blend_epi16, _mm512_maskz_loadu_ps, _mm512_max_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_rcp14_ps, _mm512_scalef_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_store_ps, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm256_stream_ps, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_alignr_epi32, _mm512_castpd_ps,
+    _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps,
+    _mm512_load_ps, _mm512_loadu_ps, _mm512_mask_blend_epi16, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_rcp14_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_srli_epi32, _mm512_store_ps, _mm512_storeu_ps,
+    _mm512_stream_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::mem::transmute;
 
@@ -166,20 +165,7 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
             // SAFETY: a value of this type exists only where the processor has the instruction; any bits are bf16.
             unsafe { _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)) }
         } else {
-            let low = |x| {
-                // SAFETY: as above.
-                unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(x))) }
-            };
-            let high = |x| {
-                // SAFETY: as above.
-                unsafe {
-                    _mm512_castsi512_ps(_mm512_and_epi32(
-                        _mm512_castps_si512(x),
-                        _mm512_set1_epi32(0xffff_0000_u32 as i32),
-                    ))
-                }
-            };
-            self.mul_add(low(a), low(b), self.mul_add(high(a), high(b), sum))
+            add_bf16_products_singly(self, a, b, sum)
         }
     }
 

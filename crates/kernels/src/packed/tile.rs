@@ -126,23 +126,18 @@ dispatched! {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::{Operands, single};
-    use crate::avx2::{COLUMNS, Factors, INTEGER_ROWS, ROWS, integer_sums, sums};
+    use crate::avx2::{COLUMNS, Factors, INTEGER_ROWS, for_each_row, integer_sums};
     use crate::packed::{PANEL, TILE_ROWS, Tile};
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn tile_f32(rows: &[[f32; TILE_ROWS]], lines: &[single::Line], totals: &mut Tile<f32>) {
         let factors = Factors { values: rows.as_flattened(), line_stride: TILE_ROWS, row_stride: 1 };
-        for (totals, first_row) in totals.chunks_exact_mut(ROWS).zip((0..).step_by(ROWS)) {
-            for first in (0..PANEL).step_by(COLUMNS) {
-                for (totals, sums) in
-                    totals.iter_mut().zip(sums(factors, lines.iter().map(|line| &line.0), (first_row, first)))
-                {
-                    totals[first..first + COLUMNS].iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-                }
-            }
-        }
+        for_each_row(factors, lines.iter().map(|line| &line.0), (TILE_ROWS, PANEL), |row, first, sums| {
+            totals[row][first..].iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        });
     }
 
+    /// Here weights are signed, so that there is nothing to correct.
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn tile_int8(operands: &Operands<'_>, totals: &mut Tile<f32>) {
         let Operands { levels, rows, lines, scales } = operands;
