@@ -24,7 +24,7 @@ macro_rules! dispatched {
                 }
                 match $crate::dispatch::level() {
                     // SAFETY: `level` found every feature that the function enables on this processor.
-                    $crate::dispatch::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::dispatch::Level::Avx512 | $crate::dispatch::Level::Avx512Bf16 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::dispatch::Level::Avx2 => return unsafe { avx2($($arg),*) },
                     $crate::dispatch::Level::Portable => {}
@@ -45,15 +45,25 @@ pub(crate) enum Level {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Level {
-    #[cfg(target_arch = "x86_64")]
     #[cfg(test)]
-    pub(crate) const ALL: &[Self] = &[Self::Portable, Self::Avx2, Self::Avx512];
-    #[cfg(not(target_arch = "x86_64"))]
-    #[cfg(test)]
-    pub(crate) const ALL: &[Self] = &[Self::Portable];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Portable,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512Bf16,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+    ];
 }
 
 /// What kernels can be [limited](limit) to.
@@ -88,20 +98,28 @@ pub(crate) fn level() -> Level {
 /// Whether the processor multiplies bf16 itself. Where it does not, bf16 is no faster than f32.
 pub fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return level() >= Level::Avx512 && is_x86_feature_detected!("avx512bf16");
+    return level() >= Level::Avx512Bf16;
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
 
 /// Whether the processor multiplies 8-bit integers by four at a time.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn has_vnni() -> bool {
-    level() >= Level::Avx512 && is_x86_feature_detected!("avx512vnni")
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) fn multiplies_int8() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return level() >= Level::Avx512 && is_x86_feature_detected!("avx512vnni");
+    #[cfg(target_arch = "aarch64")]
+    return level() >= Level::Neon && std::arch::is_aarch64_feature_detected!("dotprod");
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detected() -> Level {
     Level::Portable
+}
+
+#[cfg(target_arch = "aarch64")]
+fn detected() -> Level {
+    Level::Neon
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -111,10 +129,11 @@ fn detected() -> Level {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
-    match (avx512, avx2) {
-        (true, true) => Level::Avx512,
+    match (avx512 && avx2, avx2) {
+        (true, _) if is_x86_feature_detected!("avx512bf16") => Level::Avx512Bf16,
+        (true, _) => Level::Avx512,
         (false, true) => Level::Avx2,
-        _ => Level::Portable,
+        (false, false) => Level::Portable,
     }
 }
 
@@ -149,6 +168,8 @@ mod tests {
 
     #[test]
     fn an_unknown_limit_is_refused() {
-        assert_eq!(limit("sse9").unwrap_err(), "got `sse9`; allowed here: portable, avx2");
+        let names: Vec<_> = LIMITS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(limit("sse9").unwrap_err(), format!("got `sse9`; allowed here: {}", names.join(", ")));
+        assert_eq!(names[0], "portable");
     }
 }

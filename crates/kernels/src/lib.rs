@@ -1,15 +1,16 @@
 //! CPU compute on plain slices: slices in, slices out, no tensors.
 //!
-//! Every kernel has one portable body; [`dispatch`] compiles it once more for AVX2 and AVX-512 and chooses at run time,
-//! so that one binary runs everywhere. Results do not depend on the number of threads: work is cut by shape alone.
+//! Every kernel is written once: what the compiler vectorizes by itself with [`dispatch`], inner loops over the vectors of
+//! [`lanes`]. Both are compiled for several instruction sets, of which one is chosen at run time, so that one binary runs
+//! everywhere. Results do not depend on the number of threads: work is cut by shape alone.
 //! The only crate of the workspace with `unsafe`.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 mod dispatch;
 mod lanes;
 mod prefetch;
 mod target;
+mod tile;
+mod unit;
 
 pub use dispatch::limit;
 

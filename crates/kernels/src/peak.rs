@@ -1,7 +1,9 @@
 //! What this processor can do at most, measured: arithmetic that never leaves its registers, and copies that do not fit
 //! its caches. What a kernel reaches is told as a share of it.
 
-use crate::dispatch::dispatched;
+use crate::dispatch::{self, Level, dispatched};
+use crate::lanes::{LANES, Lanes, Room, Task};
+use crate::unit::{Bf16Pair, Unit, in_numbers};
 use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -157,16 +159,87 @@ struct Loop {
 const TURNS: usize = 4096;
 
 fn loop_of(kind: Kind) -> Loop {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(wide) = x86::loop_of(kind) {
-        return wide;
+    let portable = |run| Loop { instructions: "portable", run };
+    match kind {
+        Kind::F32 => match vectors() {
+            Some(instructions) => Loop { instructions, run: chains::<f32> },
+            None => portable(portable::f32_loop),
+        },
+        Kind::Bf16 if dispatch::multiplies_bf16() => Loop { instructions: "AVX-512 BF16", run: chains::<Bf16Pair> },
+        Kind::Bf16 => portable(portable::bf16_loop),
+        Kind::Int8 => integer_loop().unwrap_or(portable(portable::int8_loop)),
     }
-    let run = match kind {
-        Kind::F32 => portable::f32_loop,
-        Kind::Bf16 => portable::bf16_loop,
-        Kind::Int8 => portable::int8_loop,
-    };
-    Loop { instructions: "portable", run }
+}
+
+/// What f32 is multiplied with, if the kernels know more than what the compiler makes of plain loops.
+fn vectors() -> Option<&'static str> {
+    match dispatch::level() {
+        Level::Portable => None,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => Some("AVX2 FMA"),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Bf16 => Some("AVX-512"),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => Some("NEON"),
+    }
+}
+
+/// 8-bit integers by the processor's own instruction for them, if it has one.
+fn integer_loop() -> Option<Loop> {
+    #[cfg(target_arch = "x86_64")]
+    if dispatch::multiplies_int8() {
+        // SAFETY: the processor has AVX-512F and VNNI.
+        return Some(Loop { instructions: "AVX-512 VNNI", run: || unsafe { x86::integer_chains() } });
+    }
+    #[cfg(target_arch = "aarch64")]
+    if dispatch::multiplies_int8() {
+        // SAFETY: the processor has the dot product.
+        return Some(Loop { instructions: "NEON dot product", run: || unsafe { neon::integer_chains() } });
+    }
+    None
+}
+
+fn chains<U: Unit>() -> f64 {
+    let mut ones = [U::ZERO; LANES];
+    U::along(&[1.0; 2 * LANES][..LANES * U::NUMBERS], &mut ones);
+    let mut sum = 0.0;
+    U::run(dispatch::level(), Chains { ones: black_box(&ones), sum: &mut sum });
+    sum
+}
+
+/// Sums that go on side by side, as many as there are registers for: more than the processor begins before it has
+/// finished the first.
+struct Chains<'a, U> {
+    ones: &'a [U; LANES],
+    sum: &'a mut f64,
+}
+
+impl<U: Unit> Task for Chains<'_, U> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        match L::ROOM {
+            Room::EightByThree => self.go_on::<L, 12>(lanes),
+            Room::SixByOne => self.go_on::<L, 6>(lanes),
+        }
+    }
+}
+
+impl<U: Unit> Chains<'_, U> {
+    #[inline(always)]
+    fn go_on<L: Lanes, const N: usize>(self, lanes: L) {
+        let ones = lanes.load_numbers(in_numbers(self.ones));
+        let mut sums = [lanes.splat(0.0); N];
+        for _ in 0..TURNS {
+            for sum in &mut sums {
+                *sum = U::add_product(lanes, ones, ones, *sum);
+            }
+        }
+        for sum in sums {
+            let mut numbers = [0.0; LANES];
+            lanes.store_numbers(sum, &mut numbers);
+            *self.sum += numbers.iter().copied().map(f64::from).sum::<f64>();
+        }
+    }
 }
 
 /// What the compiler makes of plain loops. Operands come from an array: what never changes it would multiply once.
@@ -240,92 +313,38 @@ mod portable {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Kind, Loop, TURNS, black_box};
-    use crate::dispatch::{self, Level};
-    use std::arch::x86_64::{
-        __m256, __m512, __m512i, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
-        _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_reduce_add_epi32,
-        _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    };
-
-    /// Sums that go on side by side: more than the processor begins before it has finished the first.
-    const CHAINS: usize = 12;
-
-    /// The loop for instructions that this processor has beyond what the compiler makes use of.
-    pub(super) fn loop_of(kind: Kind) -> Option<Loop> {
-        match kind {
-            Kind::F32 if dispatch::level() == Level::Avx512 => {
-                // SAFETY: the processor has AVX-512F.
-                Some(Loop { instructions: "AVX-512", run: || unsafe { f32_avx512() } })
-            }
-            Kind::F32 if dispatch::level() == Level::Avx2 => {
-                // SAFETY: the processor has AVX2 and FMA.
-                Some(Loop { instructions: "AVX2 FMA", run: || unsafe { f32_avx2() } })
-            }
-            Kind::Bf16 if dispatch::multiplies_bf16() => {
-                // SAFETY: the processor has AVX-512F and BF16.
-                Some(Loop { instructions: "AVX-512 BF16", run: || unsafe { bf16_avx512() } })
-            }
-            Kind::Int8 if dispatch::has_vnni() => {
-                // SAFETY: the processor has AVX-512F and VNNI.
-                Some(Loop { instructions: "AVX-512 VNNI", run: || unsafe { int8_avx512() } })
-            }
-            _ => None,
-        }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    fn f32_avx512() -> f64 {
-        let (left, right) = black_box((_mm512_set1_ps(1.0), _mm512_set1_ps(1.0)));
-        let mut sums: [__m512; CHAINS] = [_mm512_setzero_ps(); CHAINS];
-        for _ in 0..TURNS {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(left, right, *sum);
-            }
-        }
-        sums.iter().map(|sum| f64::from(_mm512_reduce_add_ps(*sum))).sum()
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn f32_avx2() -> f64 {
-        let (left, right) = black_box((_mm256_set1_ps(1.0), _mm256_set1_ps(1.0)));
-        let mut sums: [__m256; CHAINS] = [_mm256_setzero_ps(); CHAINS];
-        for _ in 0..TURNS {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(left, right, *sum);
-            }
-        }
-        let mut lanes = [[0.0f32; 8]; CHAINS];
-        for (lanes, sum) in lanes.iter_mut().zip(sums) {
-            // SAFETY: the lanes of a chain are one vector.
-            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
-        }
-        lanes.as_flattened().iter().copied().map(f64::from).sum()
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    fn bf16_avx512() -> f64 {
-        let ones = _mm512_set1_ps(1.0);
-        let (left, right) = black_box((_mm512_cvtne2ps_pbh(ones, ones), _mm512_cvtne2ps_pbh(ones, ones)));
-        let mut sums: [__m512; CHAINS] = [_mm512_setzero_ps(); CHAINS];
-        for _ in 0..TURNS {
-            for sum in &mut sums {
-                *sum = _mm512_dpbf16_ps(*sum, left, right);
-            }
-        }
-        sums.iter().map(|sum| f64::from(_mm512_reduce_add_ps(*sum))).sum()
-    }
+    use super::{TURNS, black_box};
+    use std::arch::x86_64::{_mm512_dpbusd_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_setzero_si512};
 
     #[target_feature(enable = "avx512f,avx512vnni")]
-    fn int8_avx512() -> f64 {
+    pub(super) fn integer_chains() -> f64 {
         let (left, right) = black_box((_mm512_set1_epi8(1), _mm512_set1_epi8(1)));
-        let mut sums: [__m512i; CHAINS] = [_mm512_setzero_si512(); CHAINS];
+        let mut sums = [_mm512_setzero_si512(); 12];
         for _ in 0..TURNS {
             for sum in &mut sums {
                 *sum = _mm512_dpbusd_epi32(*sum, left, right);
             }
         }
         sums.iter().map(|sum| f64::from(_mm512_reduce_add_epi32(*sum))).sum()
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::{TURNS, black_box};
+    use crate::packed::add_dot_products;
+    use std::arch::aarch64::{vaddvq_s32, vdupq_n_s8, vdupq_n_s32};
+
+    #[target_feature(enable = "neon,dotprod")]
+    pub(super) fn integer_chains() -> f64 {
+        let (left, right) = black_box((vdupq_n_s8(1), vdupq_n_s8(1)));
+        let mut sums = [vdupq_n_s32(0); 24];
+        for _ in 0..TURNS {
+            for sum in &mut sums {
+                *sum = add_dot_products::<0>(*sum, left, right);
+            }
+        }
+        sums.iter().map(|sum| f64::from(vaddvq_s32(*sum))).sum()
     }
 }
 
@@ -343,13 +362,18 @@ mod tests {
         for run in [portable::f32_loop, portable::bf16_loop, portable::int8_loop] {
             check_count(run, 64);
         }
-        #[cfg(target_arch = "x86_64")]
         for kind in [Kind::F32, Kind::Bf16, Kind::Int8] {
-            if let Some(Loop { instructions, run }) = x86::loop_of(kind) {
-                let lanes = if instructions == "AVX2 FMA" { 8 } else { 16 };
-                let a_lane = [1, 2, 4][kind as usize];
-                check_count(run, 12 * lanes * a_lane);
-            }
+            let Loop { instructions, run } = loop_of(kind);
+            let a_turn = match instructions {
+                "portable" => 64,
+                "AVX2 FMA" | "NEON" => 6 * 16,
+                "AVX-512" => 12 * 16,
+                "AVX-512 BF16" => 12 * 32,
+                "AVX-512 VNNI" => 12 * 64,
+                "NEON dot product" => 24 * 16,
+                other => panic!("how much is {other}?"),
+            };
+            check_count(run, a_turn);
         }
     }
 

@@ -1,10 +1,8 @@
 //! Where many tasks leave their results in one matrix.
 
 use crate::prefetch;
+use crate::tile::PANEL;
 use std::ops::Range;
-
-/// Columns of a panel, whose results a task has side by side: two vectors of sixteen.
-pub(crate) const PANEL: usize = 32;
 
 /// An output that tasks write to at places of their own.
 #[derive(Clone, Copy)]

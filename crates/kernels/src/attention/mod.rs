@@ -6,18 +6,16 @@
 
 mod pack;
 mod tile;
-mod unit;
 
 use crate::products::Products;
-use crate::target::{PANEL, Target};
-use pack::{Line, Rows};
+use crate::target::Target;
+use crate::tile::{PANEL, PanelLine, TILE_ROWS, Tile};
+use crate::unit::{Bf16Pair, Unit};
+use pack::Rows;
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
-use tile::{Scores, Softmax, Tile};
-use unit::{Pair, Unit};
+use tile::{Scores, Softmax};
 
-/// Queries of a tile: with two vectors of sums each, they and a line fill the 32 registers of AVX-512.
-const TILE_ROWS: usize = 12;
 /// Most keys whose scores a tile holds at a time: they and the lines that pass by stay in a first-level cache.
 const KEY_BLOCK_MAX: usize = 256;
 /// Numbers of a block of keys, and as many of values: both stay in a second-level cache for all tiles of a task.
@@ -122,7 +120,7 @@ pub fn attend(attention: Attention<'_>, out: &mut [f32]) {
     assert!(plan.n_keys > 0, "attend: no keys");
     let target = Target { values: out.as_mut_ptr(), row_stride: width };
     match attention.products.here() {
-        Products::Bf16 => attend_in::<Pair>([q, k, v], attention, plan, target),
+        Products::Bf16 => attend_in::<Bf16Pair>([q, k, v], attention, plan, target),
         Products::F32 => attend_in::<f32>([q, k, v], attention, plan, target),
     }
 }
@@ -131,7 +129,7 @@ pub fn attend(attention: Attention<'_>, out: &mut [f32]) {
 fn attend_in<U: Unit>([q, k, v]: [Rows<'_>; 3], attention: Attention<'_>, plan: Plan, target: Target) {
     let Attention { n_heads, dim, .. } = attention;
     (0..n_heads).into_par_iter().for_each(|head| {
-        let keys: Vec<Line<U>> = pack::keys(k, head);
+        let keys: Vec<PanelLine<U>> = pack::keys(k, head);
         let values = pack::values(v, head, plan.key_block);
         let task_queries = plan.task_tiles * TILE_ROWS;
         (0..plan.n_queries.div_ceil(task_queries)).into_par_iter().for_each(|task| {
@@ -178,9 +176,9 @@ struct Task<'a, U> {
     mask: Mask<'a>,
     first_query: usize,
     /// `(panels of keys, units of dim)`
-    keys: &'a [Line<U>],
+    keys: &'a [PanelLine<U>],
     /// `(blocks of keys, panels of dim, units of the block's keys)`
-    values: &'a [Line<U>],
+    values: &'a [PanelLine<U>],
 }
 
 /// What a tile of queries has seen so far.
@@ -231,7 +229,7 @@ impl<U: Unit> Task<'_, U> {
         let n_keys = self.block(first_key);
         let panels = self.keys[first_key / PANEL * rows.len()..].chunks_exact(rows.len()).take(n_keys.div_ceil(PANEL));
         for (panel, lines) in panels.enumerate() {
-            U::score(rows, lines, panel * PANEL, scores);
+            tile::score(rows, lines, panel * PANEL, scores);
         }
         for (row, scores) in scores.rows(n_keys).enumerate() {
             let query = first_query + row;
@@ -257,11 +255,11 @@ impl<U: Unit> Task<'_, U> {
         let n_keys = self.block(first_key);
         let n_panels = seen.sums.len();
         let corrections = seen.softmax.absorb(scores, n_keys);
-        U::settle(scores, n_keys);
+        scores.settle::<U>(n_keys);
         let lines = self.values[first_key / U::NUMBERS * n_panels..].chunks_exact(n_keys.div_ceil(U::NUMBERS));
         for (panel, (lines, sums)) in lines.zip(&mut seen.sums).enumerate() {
             let n_columns = PANEL.min(self.dim - panel * PANEL);
-            U::weigh(scores, lines, &corrections, (n_columns, sums));
+            tile::weigh(scores, lines, &corrections, (n_columns, sums));
         }
     }
 }

@@ -1,20 +1,16 @@
 //! One head's queries, keys and values in the order in which the products read them.
 
-use super::unit::Unit;
-use super::{Angles, Operand, PANEL, RmsNorm, TILE_ROWS};
+use super::{Angles, Operand, RmsNorm};
 use crate::norm::rms_norm_row;
 use crate::prefetch;
 use crate::rope::rotate_head;
+use crate::tile::{PANEL, PanelLine, TILE_ROWS};
+use crate::unit::Unit;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Tokens between the one that is read and the one that the processor is told to fetch.
 const READ_AHEAD: usize = 8;
-
-/// What one step of a product meets side by side: one unit of a panel's keys, or a panel of one unit of values.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Line<U>(pub(super) [U; PANEL]);
 
 /// An operand's rows, a head at a time, normed and turned.
 #[derive(Clone, Copy)]
@@ -78,9 +74,9 @@ impl<'a> Rows<'a> {
 }
 
 /// A head's keys, side by side in panels: `(panels, units of dim)`. A key that is not there is zero.
-pub(super) fn keys<U: Unit>(k: Rows<'_>, head: usize) -> Vec<Line<U>> {
+pub(super) fn keys<U: Unit>(k: Rows<'_>, head: usize) -> Vec<PanelLine<U>> {
     let n_units = k.dim.div_ceil(U::NUMBERS);
-    let mut lines = vec![Line([U::ZERO; PANEL]); k.len().div_ceil(PANEL) * n_units];
+    let mut lines = vec![PanelLine([U::ZERO; PANEL]); k.len().div_ceil(PANEL) * n_units];
     lines.par_chunks_mut(n_units).enumerate().for_each(|(panel, lines)| {
         let (mut row, mut units) = (vec![0.0; k.dim], vec![U::ZERO; n_units]);
         for (idx, key) in (panel * PANEL..k.len()).take(PANEL).enumerate() {
@@ -94,9 +90,9 @@ pub(super) fn keys<U: Unit>(k: Rows<'_>, head: usize) -> Vec<Line<U>> {
 
 /// A head's values, in blocks of keys: `(blocks, panels of dim, units of the block's keys)`. Elements beyond `dim` are
 /// zeros.
-pub(super) fn values<U: Unit>(v: Rows<'_>, head: usize, key_block: usize) -> Vec<Line<U>> {
+pub(super) fn values<U: Unit>(v: Rows<'_>, head: usize, key_block: usize) -> Vec<PanelLine<U>> {
     let n_panels = v.dim.div_ceil(PANEL);
-    let mut lines = vec![Line([U::ZERO; PANEL]); v.len().div_ceil(U::NUMBERS) * n_panels];
+    let mut lines = vec![PanelLine([U::ZERO; PANEL]); v.len().div_ceil(U::NUMBERS) * n_panels];
     lines.par_chunks_mut(key_block / U::NUMBERS * n_panels).enumerate().for_each(|(block, lines)| {
         let n_units = lines.len() / n_panels;
         let [mut row, mut next] = [vec![0.0; v.dim], vec![0.0; v.dim]];

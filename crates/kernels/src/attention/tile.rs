@@ -1,17 +1,14 @@
 //! The inner loops: a tile of queries meets a block of keys, softens its scores, and weighs the block's values.
 
-use super::pack::Line;
-use super::{KEY_BLOCK_MAX, PANEL, TILE_ROWS};
-use crate::dispatch::dispatched;
-#[cfg(target_arch = "x86_64")]
-use crate::dispatch::{self, Level};
+use super::KEY_BLOCK_MAX;
+use crate::dispatch::{self, dispatched};
+pub(super) use crate::lanes::LANES;
+use crate::lanes::{Lanes, Task};
 use crate::math;
+use crate::tile::{PANEL, PanelLine, Sink, Sums, TILE_ROWS, Tile};
+use crate::unit::{Unit, in_places};
+use std::marker::PhantomData;
 
-/// Sums of a tile for one panel.
-pub(super) type Tile = [[f32; PANEL]; TILE_ROWS];
-
-/// Lanes of a vector of the widest kind.
-pub(super) const LANES: usize = 16;
 /// Scores of a row, and room that keeps rows from being a power of two apart, where they would share a cache's sets.
 pub(super) const ROW_STRIDE: usize = KEY_BLOCK_MAX + LANES;
 
@@ -35,10 +32,29 @@ impl Scores {
         }
     }
 
-    /// Takes the rest of the last panel out of the sums.
-    pub(super) fn clear_from(&mut self, n_keys: usize) {
-        for row in &mut self.0 {
-            row[n_keys..n_keys.next_multiple_of(PANEL)].fill(0.0);
+    /// Brings every row's weights into the units in which [`weigh`] reads them: a row's first places.
+    pub(super) fn settle<U: Unit>(&mut self, n_keys: usize) {
+        if U::NUMBERS == 2 {
+            U::run(dispatch::level(), Settle::<U> { scores: self, n_keys, unit: PhantomData });
+        }
+    }
+}
+
+struct Settle<'a, U> {
+    scores: &'a mut Scores,
+    n_keys: usize,
+    unit: PhantomData<U>,
+}
+
+impl<U: Unit> Task for Settle<'_, U> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        for row in &mut self.scores.0 {
+            let (places, _) = row.as_chunks_mut::<LANES>();
+            for idx in 0..self.n_keys.div_ceil(2 * LANES) {
+                let numbers = [lanes.load_numbers(&places[2 * idx]), lanes.load_numbers(&places[2 * idx + 1])];
+                lanes.store_numbers(U::join(lanes, lanes.unzip(numbers)), &mut places[idx]);
+            }
         }
     }
 }
@@ -59,7 +75,7 @@ impl Softmax {
     pub(super) fn absorb(&mut self, scores: &mut Scores, n_keys: usize) -> [f32; LANES] {
         let n_lanes = n_keys.next_multiple_of(LANES);
         #[cfg(target_arch = "x86_64")]
-        if dispatch::level() == Level::Avx512 {
+        if dispatch::level() >= dispatch::Level::Avx512 {
             // SAFETY: the processor has AVX-512F.
             return unsafe { x86::absorb_avx512(self, scores, n_lanes) };
         }
@@ -70,47 +86,60 @@ impl Softmax {
 /// `scores = rows · lines` for one panel of keys.
 ///
 /// # Shapes
-/// - rows: `(dim)`, the queries of the tile side by side; lines: `(dim)`
-pub(super) fn score(rows: &[[f32; TILE_ROWS]], lines: &[Line<f32>], first_column: usize, scores: &mut Scores) {
+/// - rows: `(units of dim)`, the queries of the tile side by side; lines: `(units of dim)`
+pub(super) fn score<U: Unit>(
+    rows: &[[U; TILE_ROWS]],
+    lines: &[PanelLine<U>],
+    first_column: usize,
+    scores: &mut Scores,
+) {
     assert!(rows.len() == lines.len() && first_column + PANEL <= ROW_STRIDE, "attend: a panel does not fit");
-    #[cfg(target_arch = "x86_64")]
-    match dispatch::level() {
-        // SAFETY: the processor has AVX-512F.
-        Level::Avx512 => return unsafe { x86::score_avx512(rows, lines, first_column, scores) },
-        // SAFETY: the processor has AVX2 and FMA.
-        Level::Avx2 => return unsafe { avx2::score(rows, lines, first_column, scores) },
-        Level::Portable => {}
+    let (factors, sink) = (rows.as_flattened(), ScoreSink { scores, first_column });
+    U::run(dispatch::level(), Sums::<_, _, TILE_ROWS, 1> { factors, lines, n_columns: PANEL, sink });
+}
+
+struct ScoreSink<'a> {
+    scores: &'a mut Scores,
+    first_column: usize,
+}
+
+impl Sink for ScoreSink<'_> {
+    #[inline(always)]
+    fn take<L: Lanes>(&mut self, lanes: L, row: usize, column: usize, sums: L::Vector) {
+        if let Some(place) = self.scores.0[row][self.first_column + column..].first_chunk_mut() {
+            lanes.store_numbers(sums, place);
+        }
     }
-    portable_score(rows, lines, first_column, scores);
 }
 
 /// `sums = sums * corrections + scores · lines` for the first columns of one panel of values.
 ///
 /// # Shapes
-/// - lines: `(keys)`
-pub(super) fn weigh(
+/// - lines: `(units of keys)`, for scores that have [settled](Scores::settle)
+pub(super) fn weigh<U: Unit>(
     scores: &Scores,
-    lines: &[Line<f32>],
+    lines: &[PanelLine<U>],
     corrections: &[f32; LANES],
     (n_columns, sums): (usize, &mut Tile),
 ) {
     assert!(lines.len() <= ROW_STRIDE, "attend: a block does not fit");
-    #[cfg(target_arch = "x86_64")]
-    match dispatch::level() {
-        Level::Avx512 => {
-            // SAFETY: the processor has AVX-512F.
-            return unsafe {
-                match n_columns.div_ceil(LANES) {
-                    1 => x86::weigh_avx512::<1>(scores, lines, corrections, sums),
-                    _ => x86::weigh_avx512::<2>(scores, lines, corrections, sums),
-                }
-            };
+    let (factors, sink) = (in_places(scores.0.as_flattened()), WeighSink { totals: sums, corrections });
+    U::run(dispatch::level(), Sums::<_, _, 1, ROW_STRIDE> { factors, lines, n_columns, sink });
+}
+
+struct WeighSink<'a> {
+    totals: &'a mut Tile,
+    corrections: &'a [f32; LANES],
+}
+
+impl Sink for WeighSink<'_> {
+    #[inline(always)]
+    fn take<L: Lanes>(&mut self, lanes: L, row: usize, column: usize, sums: L::Vector) {
+        if let Some(place) = self.totals[row][column..].first_chunk_mut() {
+            let total = lanes.mul_add(lanes.load_numbers(place), lanes.splat(self.corrections[row]), sums);
+            lanes.store_numbers(total, place);
         }
-        // SAFETY: the processor has AVX2 and FMA.
-        Level::Avx2 => return unsafe { avx2::weigh(scores, lines, corrections, (n_columns, sums)) },
-        Level::Portable => {}
     }
-    portable_weigh(scores, lines, corrections, sums);
 }
 
 dispatched! {
@@ -128,36 +157,6 @@ dispatched! {
         for (row, divisor) in tile.iter_mut().zip(divisors) {
             let factor = 1.0 / divisor;
             row.iter_mut().for_each(|value| *value *= factor);
-        }
-    }
-}
-
-dispatched! {
-    fn portable_score(rows: &[[f32; TILE_ROWS]], lines: &[Line<f32>], first_column: usize, scores: &mut Scores) {
-        for (idx, scores) in scores.0.iter_mut().enumerate() {
-            let mut sums = [0.0f32; PANEL];
-            for (row, line) in rows.iter().zip(lines) {
-                for (sum, key) in sums.iter_mut().zip(&line.0) {
-                    *sum += row[idx] * key;
-                }
-            }
-            scores[first_column..first_column + PANEL].copy_from_slice(&sums);
-        }
-    }
-}
-
-dispatched! {
-    fn portable_weigh(scores: &Scores, lines: &[Line<f32>], corrections: &[f32; LANES], tile: &mut Tile) {
-        for ((weights, total), correction) in scores.0.iter().zip(tile).zip(corrections) {
-            let mut sums = [0.0f32; PANEL];
-            for (weight, line) in weights.iter().zip(lines) {
-                for (sum, value) in sums.iter_mut().zip(&line.0) {
-                    *sum += weight * value;
-                }
-            }
-            for (total, sum) in total.iter_mut().zip(&sums) {
-                *total = *total * correction + sum;
-            }
         }
     }
 }
@@ -191,36 +190,8 @@ dispatched! {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use super::{LANES, Line, PANEL, ROW_STRIDE, Scores, TILE_ROWS, Tile};
-    use crate::avx2::{COLUMNS, Factors, for_each_row};
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn score(rows: &[[f32; TILE_ROWS]], lines: &[Line<f32>], first_column: usize, scores: &mut Scores) {
-        let factors = Factors { values: rows.as_flattened(), line_stride: TILE_ROWS, row_stride: 1 };
-        for_each_row(factors, lines.iter().map(|line| &line.0), (TILE_ROWS, PANEL), |row, first, sums| {
-            scores.0[row][first_column + first..][..COLUMNS].copy_from_slice(sums);
-        });
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn weigh(
-        scores: &Scores,
-        lines: &[Line<f32>],
-        corrections: &[f32; LANES],
-        (n_columns, tile): (usize, &mut Tile),
-    ) {
-        let factors = Factors { values: scores.0.as_flattened(), line_stride: 1, row_stride: ROW_STRIDE };
-        for_each_row(factors, lines.iter().map(|line| &line.0), (TILE_ROWS, n_columns), |row, first, sums| {
-            let totals = tile[row][first..].iter_mut().zip(sums);
-            totals.for_each(|(total, sum)| *total = *total * corrections[row] + sum);
-        });
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
-    use super::{LANES, Line, ROW_STRIDE, Scores, Softmax, TILE_ROWS, Tile};
+    use super::{LANES, Scores, Softmax};
     use crate::math::EXP2;
     use std::arch::x86_64::{
         __m512, _CMP_EQ_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps, _mm512_cmp_ps_mask,
@@ -228,74 +199,6 @@ pub(super) mod x86 {
         _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
         _mm512_storeu_ps, _mm512_sub_ps,
     };
-
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn score_avx512(
-        rows: &[[f32; TILE_ROWS]],
-        lines: &[Line<f32>],
-        first_column: usize,
-        scores: &mut Scores,
-    ) {
-        let mut sums = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
-        for (row, line) in rows.iter().zip(lines) {
-            let line = load::<2>(line);
-            for (sums, x) in sums.iter_mut().zip(row) {
-                let x = _mm512_set1_ps(*x);
-                sums[0] = _mm512_fmadd_ps(x, line[0], sums[0]);
-                sums[1] = _mm512_fmadd_ps(x, line[1], sums[1]);
-            }
-        }
-        for (row, sums) in scores.0.iter_mut().zip(&sums) {
-            let row = &mut row[first_column..first_column + 2 * LANES];
-            // SAFETY: what was sliced is two vectors long.
-            unsafe {
-                _mm512_storeu_ps(row.as_mut_ptr(), sums[0]);
-                _mm512_storeu_ps(row.as_mut_ptr().add(LANES), sums[1]);
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn weigh_avx512<const VECTORS: usize>(
-        scores: &Scores,
-        lines: &[Line<f32>],
-        corrections: &[f32; LANES],
-        tile: &mut Tile,
-    ) {
-        let mut sums = [[_mm512_setzero_ps(); VECTORS]; TILE_ROWS];
-        let weights = scores.0.as_ptr().cast::<f32>();
-        for (key, line) in lines.iter().enumerate() {
-            let line = load::<VECTORS>(line);
-            for (row, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: there are so many rows, and the caller has checked that a row has a score for every line.
-                let weight = _mm512_set1_ps(unsafe { *weights.add(row * ROW_STRIDE + key) });
-                for (sum, line) in sums.iter_mut().zip(line) {
-                    *sum = _mm512_fmadd_ps(weight, line, *sum);
-                }
-            }
-        }
-        add_corrected(tile, &sums, corrections);
-    }
-
-    /// `tile = tile * corrections + sums`, in the first vectors of each row.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(in crate::attention) fn add_corrected<const VECTORS: usize>(
-        tile: &mut Tile,
-        sums: &[[__m512; VECTORS]; TILE_ROWS],
-        corrections: &[f32; LANES],
-    ) {
-        for ((total, sums), correction) in tile.iter_mut().zip(sums).zip(corrections) {
-            let correction = _mm512_set1_ps(*correction);
-            for (total, sum) in total.chunks_exact_mut(LANES).zip(sums) {
-                // SAFETY: the chunk is a vector long.
-                unsafe {
-                    let old = _mm512_loadu_ps(total.as_ptr());
-                    _mm512_storeu_ps(total.as_mut_ptr(), _mm512_fmadd_ps(old, correction, *sum));
-                }
-            }
-        }
-    }
 
     #[target_feature(enable = "avx512f")]
     pub(super) fn absorb_avx512(softmax: &mut Softmax, scores: &mut Scores, n_lanes: usize) -> [f32; LANES] {
@@ -353,14 +256,6 @@ pub(super) mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn load<const VECTORS: usize>(line: &Line<f32>) -> [__m512; VECTORS] {
-        const { assert!(VECTORS <= 2) };
-        // SAFETY: a line is two vectors long.
-        std::array::from_fn(|idx| unsafe { _mm512_loadu_ps(line.0.as_ptr().add(idx * LANES)) })
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
     fn vectors(values: &[f32]) -> impl Iterator<Item = __m512> {
         // SAFETY: a chunk is a vector long.
         values.chunks_exact(LANES).map(|chunk| unsafe { _mm512_loadu_ps(chunk.as_ptr()) })
@@ -380,16 +275,15 @@ pub(super) mod x86 {
 mod tests {
     use super::*;
     use crate::testing::numbers;
+    use crate::unit::Bf16Pair;
 
     const DIM: usize = 40;
     const N_KEYS: usize = 45;
 
-    type Score = fn(&[[f32; TILE_ROWS]], &[Line<f32>], usize, &mut Scores);
-    type Weigh = fn(&Scores, &[Line<f32>], &[f32; LANES], (usize, &mut Tile));
     type Absorb = fn(&mut Softmax, &mut Scores, usize) -> [f32; LANES];
 
-    fn lines(n: usize, seed: u32) -> Vec<Line<f32>> {
-        numbers(n * PANEL, seed).chunks_exact(PANEL).map(|line| Line(line.try_into().unwrap())).collect()
+    fn lines(n: usize, seed: u32) -> Vec<PanelLine<f32>> {
+        numbers(n * PANEL, seed).chunks_exact(PANEL).map(|line| PanelLine(line.try_into().unwrap())).collect()
     }
 
     fn some_scores(seed: u32) -> Scores {
@@ -401,48 +295,55 @@ mod tests {
     }
 
     /// The form that this processor takes, and the portable one.
-    const SCORES: [Score; 2] = [score, portable_score];
-    const WEIGHS: [Weigh; 2] = [weigh, |scores, lines, corrections, (_, sums)| {
-        portable_weigh(scores, lines, corrections, sums);
-    }];
     const ABSORBS: [Absorb; 2] =
         [Softmax::absorb, |softmax, scores, n_keys| portable_absorb(softmax, scores, n_keys.next_multiple_of(LANES))];
 
     #[test]
-    fn every_form_of_the_scores_is_the_product() {
-        let rows: Vec<[f32; TILE_ROWS]> =
-            numbers(DIM * TILE_ROWS, 1).chunks_exact(TILE_ROWS).map(|row| row.try_into().unwrap()).collect();
+    fn scores_are_products() {
+        let rows: Vec<[f32; TILE_ROWS]> = numbers(DIM * TILE_ROWS, 1).as_chunks().0.to_vec();
         let lines = lines(DIM, 2);
-        for score in SCORES {
-            let mut scores = Scores::new();
-            score(&rows, &lines, PANEL, &mut scores);
-            for (row, scores) in scores.0.iter().enumerate() {
-                for key in 0..PANEL {
-                    let product =
-                        |(x, line): (&[f32; TILE_ROWS], &Line<f32>)| f64::from(x[row]) * f64::from(line.0[key]);
-                    let exact: f64 = rows.iter().zip(&lines).map(product).sum();
-                    assert!((f64::from(scores[PANEL + key]) - exact).abs() < 1e-5, "row {row}, key {key}");
+        let mut scores = Scores::new();
+        score(&rows, &lines, PANEL, &mut scores);
+        for (row, scores) in scores.0.iter().enumerate() {
+            for key in 0..PANEL {
+                let product =
+                    |(x, line): (&[f32; TILE_ROWS], &PanelLine<f32>)| f64::from(x[row]) * f64::from(line.0[key]);
+                let exact: f64 = rows.iter().zip(&lines).map(product).sum();
+                assert!((f64::from(scores[PANEL + key]) - exact).abs() < 1e-5, "row {row}, key {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn weighing_corrects_what_was_there() {
+        let (scores, lines, corrections) = (some_scores(3), lines(N_KEYS, 4), numbers(LANES, 5));
+        for n_columns in [PANEL, LANES] {
+            let mut sums = [[3.0; PANEL]; TILE_ROWS];
+            weigh(&scores, &lines, &corrections.clone().try_into().unwrap(), (n_columns, &mut sums));
+            for (row, sums) in sums.iter().enumerate() {
+                for (column, sum) in sums[..n_columns].iter().enumerate() {
+                    let weighed = scores.0[row].iter().zip(&lines);
+                    let weighed = weighed.map(|(weight, line)| f64::from(*weight) * f64::from(line.0[column]));
+                    let exact = 3.0 * f64::from(corrections[row]) + weighed.sum::<f64>();
+                    assert!((f64::from(*sum) - exact).abs() < 2e-5, "row {row}, column {column}");
                 }
             }
         }
     }
 
     #[test]
-    fn every_form_of_the_weighing_corrects_what_was_there() {
-        let (scores, lines, corrections) = (some_scores(3), lines(N_KEYS, 4), numbers(LANES, 5));
-        for weigh in WEIGHS {
-            for n_columns in [PANEL, LANES] {
-                let mut sums = [[3.0; PANEL]; TILE_ROWS];
-                weigh(&scores, &lines, &corrections.clone().try_into().unwrap(), (n_columns, &mut sums));
-                for (row, sums) in sums.iter().enumerate() {
-                    for (column, sum) in sums[..n_columns].iter().enumerate() {
-                        let weighed = scores.0[row].iter().zip(&lines);
-                        let weighed = weighed.map(|(weight, line)| f64::from(*weight) * f64::from(line.0[column]));
-                        let exact = 3.0 * f64::from(corrections[row]) + weighed.sum::<f64>();
-                        assert!((f64::from(*sum) - exact).abs() < 2e-5, "row {row}, column {column}");
-                    }
-                }
+    fn settled_weights_are_pairs_in_the_first_places() {
+        let (plain, mut scores) = (some_scores(3), some_scores(3));
+        // As the softmax leaves them.
+        scores.0.iter_mut().for_each(|row| row[N_KEYS..].fill(0.0));
+        scores.settle::<Bf16Pair>(N_KEYS);
+        for (row, plain) in scores.0.iter().zip(&plain.0) {
+            let pairs: &[Bf16Pair] = in_places(&row[..N_KEYS.div_ceil(2)]);
+            for (idx, value) in plain[..N_KEYS].iter().enumerate() {
+                let settled = f32::from_bits(u32::from(pairs[idx / 2].0[idx % 2]) << 16);
+                assert!((settled - value).abs() <= value.abs() / 256.0, "{settled} instead of {value}");
             }
+            assert_eq!(pairs[N_KEYS / 2].0[1], 0);
         }
     }
 

@@ -1,10 +1,10 @@
 //! Convolution of any form: what each pixel sees is laid out as a column, a few pixels and taps at a time, in cache.
 
 use super::tile::{self, TILE_VECTORS};
-use super::unit::Unit;
 use super::{Extent, Job};
 use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
+use crate::unit::Unit;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -76,7 +76,7 @@ impl<U: Unit> Task for Part<'_, U> {
             let mut sums = &mut scratch.sums[..];
             for chunk in chunks.clone() {
                 let weights = &job.conv.weight.chunk(chunk)[taps.clone()];
-                let weights = U::lines(lanes, weights, &mut scratch.weights);
+                let weights = units::<L, U>(lanes, weights, &mut scratch.weights);
                 let mut columns = &scratch.columns[..];
                 for tile in tiles() {
                     let n_vectors = tile.len().div_ceil(LANES);
@@ -96,6 +96,20 @@ impl<U: Unit> Task for Part<'_, U> {
             }
         }
     }
+}
+
+/// The units of lines of numbers, in the scratch if the lines are not that already; what is missing is zero.
+#[inline(always)]
+fn units<'a, L: Lanes, U: Unit>(lanes: L, numbers: &'a [Line], scratch: &'a mut Vec<Line>) -> &'a [Line] {
+    if U::NUMBERS == 1 {
+        return numbers;
+    }
+    scratch.resize(numbers.len().div_ceil(2), Line::ZERO);
+    for (unit, numbers) in scratch.iter_mut().zip(numbers.chunks(2)) {
+        let second = numbers.get(1).map_or(lanes.splat(0.0), |line| lanes.load(line));
+        lanes.store(U::join(lanes, [lanes.load(&numbers[0]), second]), unit);
+    }
+    scratch
 }
 
 /// Writes the columns `(units of taps, vectors)` of a tile's pixels.

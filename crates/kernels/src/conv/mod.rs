@@ -7,15 +7,14 @@
 mod columns;
 mod tile;
 mod transform;
-mod unit;
 mod winograd;
 
 use crate::dispatch::{self, Level};
 use crate::lanes::{LANES, Line};
 use crate::products::Products;
+use crate::unit::{Bf16Pair, Unit};
 use rayon::prelude::*;
 use std::ops::Range;
-use unit::{Bf16Pair, Single, Unit};
 
 /// Tasks that a picture is cut into at least, if it is large enough, so that many threads have work.
 const TASKS_MIN: usize = 16;
@@ -153,7 +152,7 @@ fn convolve_at(level: Level, conv: &Conv<'_>, input: Picture<'_>, out: &mut [f32
     }
     let job = Job { level, conv: *conv, input: Source { picture: input, form }, output, out: Sink(out.as_mut_ptr()) };
     match conv.products {
-        Products::F32 => convolve_in::<Single>(&job),
+        Products::F32 => convolve_in::<f32>(&job),
         Products::Bf16 => convolve_in::<Bf16Pair>(&job),
     }
 }

@@ -1,8 +1,8 @@
 //! The inner loop of every convolution: a chunk of outputs for some vectors of pixels, sums in registers.
 
-use super::unit::Unit;
 use crate::lanes::{LANES, Lanes, Line, Room};
 use crate::matmul::Mode;
+use crate::unit::Unit;
 
 /// Vectors whose sums stay in registers: with eight rows of them, they and a weight fill the 32 of AVX-512.
 pub(super) const TILE_VECTORS: usize = 3;
@@ -27,7 +27,8 @@ pub(super) fn multiply<L: Lanes, U: Unit>(lanes: L, weights: &[Line], columns: &
                 }
             }
         }
-        Room::FourByOne => {
+        Room::SixByOne => {
+            // Four of the rows, of which there is a whole number in a chunk.
             for first in 0..n_vectors {
                 tile.add_to::<L, U, 4, 1>(lanes, first, sums);
             }

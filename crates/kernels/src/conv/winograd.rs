@@ -7,10 +7,10 @@
 
 use super::tile::{self, TILE_VECTORS};
 use super::transform::{self, GIVEN, PRODUCTS, Pair, SEEN};
-use super::unit::Unit;
 use super::{Extent, Form, Job};
 use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
+use crate::unit::Unit;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;

@@ -4,11 +4,11 @@
 //! [`crate::dispatch::dispatched`] is enough where the compiler sees the vectors by itself. Where sums must stay in
 //! registers, or neighbors trade places, a kernel is a [`Task`], which is handed the processor's own vectors.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-#[cfg(target_arch = "x86_64")]
-use crate::dispatch::multiplies_bf16;
 use crate::dispatch::{self, Level};
 use crate::math;
 
@@ -49,9 +49,10 @@ impl Line {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
     /// Eight rows of up to three vectors.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "of AVX-512 alone"))]
     EightByThree,
-    /// Four rows of one vector.
-    FourByOne,
+    /// Six rows of one vector.
+    SixByOne,
 }
 
 /// An instruction set that the processor has: whoever holds a value of it may use it.
@@ -148,6 +149,19 @@ pub(crate) trait Lanes: Copy {
         self.load(&to)
     }
 
+    /// Every second number of two vectors that lie one after the other, from the first on and from the second on.
+    #[inline(always)]
+    fn unzip(self, numbers: [Self::Vector; 2]) -> [Self::Vector; 2] {
+        let (mut row, mut apart) = ([Line::ZERO; 2], [Line::ZERO; 2]);
+        for (line, x) in row.iter_mut().zip(numbers) {
+            self.store(x, line);
+        }
+        for (t, pair) in Line::numbers(&row).as_chunks::<2>().0.iter().enumerate() {
+            (apart[0].0[t], apart[1].0[t]) = (pair[0], pair[1]);
+        }
+        [self.load(&apart[0]), self.load(&apart[1])]
+    }
+
     /// Lane `t` of the `k`-th vector is number `4 t + k` of the row.
     #[inline(always)]
     fn every_fourth(self, row: &[Line; 5]) -> [Self::Vector; 6] {
@@ -203,10 +217,12 @@ pub(crate) fn run(level: Level, task: impl Task) {
     match level.min(dispatch::level()) {
         // SAFETY: `dispatch::level` found every feature that the function enables on this processor.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { x86::run_avx512(task) },
+        Level::Avx512 | Level::Avx512Bf16 => unsafe { x86::run_avx512(task) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { x86::run_avx2(task) },
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => task.run(neon::Neon),
         Level::Portable => task.run(Portable),
     }
 }
@@ -214,10 +230,10 @@ pub(crate) fn run(level: Level, task: impl Task) {
 /// As [`run`], with [`Lanes::add_bf16_products`] by the processor's own instruction, if it has one.
 pub(crate) fn run_bf16(level: Level, task: impl Task) {
     match level.min(dispatch::level()) {
-        // SAFETY: `dispatch::level` and `multiplies_bf16` found every feature that the function enables.
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if multiplies_bf16() => unsafe { x86::run_avx512_bf16(task) },
-        _ => run(level, task),
+        Level::Avx512Bf16 => unsafe { x86::run_avx512_bf16(task) },
+        level => run(level, task),
     }
 }
 
@@ -227,7 +243,7 @@ pub(crate) struct Portable;
 
 impl Lanes for Portable {
     type Vector = [f32; LANES];
-    const ROOM: Room = Room::FourByOne;
+    const ROOM: Room = Room::SixByOne;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Vector {
@@ -323,6 +339,29 @@ mod tests {
                 lanes.store(vector, line);
             }
             lanes.interleave([vectors[0], vectors[1], vectors[2], vectors[3]], self.together);
+        }
+    }
+
+    struct Unzip<'a>(&'a mut [Line; 2]);
+
+    impl Task for Unzip<'_> {
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) {
+            let apart = lanes.unzip([lanes.load(&self.0[0]), lanes.load(&self.0[1])]);
+            lanes.store(apart[0], &mut self.0[0]);
+            lanes.store(apart[1], &mut self.0[1]);
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_parts_even_from_odd() {
+        for level in Level::ALL {
+            let mut lines = [Line::ZERO; 2];
+            Line::numbers_mut(&mut lines).iter_mut().enumerate().for_each(|(idx, x)| *x = idx as f32);
+            run(*level, Unzip(&mut lines));
+            for (t, (even, odd)) in lines[0].0.iter().zip(lines[1].0).enumerate() {
+                assert_eq!((*even, odd), (2.0 * t as f32, 2.0 * t as f32 + 1.0), "{level:?}");
+            }
         }
     }
 

@@ -189,6 +189,16 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn unzip(self, [a, b]: [__m512; 2]) -> [__m512; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            [_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)]
+        }
+    }
+
+    #[inline(always)]
     fn every_fourth(self, row: &[Line; 5]) -> [__m512; 6] {
         let [r0, r1, r2, r3, r4] = [&row[0], &row[1], &row[2], &row[3], &row[4]].map(|line| self.load(line));
         // SAFETY: as above.
@@ -244,7 +254,7 @@ fn fourths(k: i32) -> std::arch::x86_64::__m512i {
 
 impl Lanes for Avx2 {
     type Vector = [__m256; 2];
-    const ROOM: Room = Room::FourByOne;
+    const ROOM: Room = Room::SixByOne;
 
     #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {

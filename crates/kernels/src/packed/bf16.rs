@@ -1,18 +1,15 @@
 //! Packed weights in bf16: products of weights and inputs of 8 significant bits, added up in f32.
 
-use super::tile::tile_bf16;
-use super::{Block, Epilogue, Input, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, panels};
+use super::tile::tile;
+use super::{Block, Epilogue, Input, Place, Product, compute, n_outputs, panels};
 use crate::narrow::round_to_bf16;
+use crate::tile::{PanelLine, TILE_ROWS, Tile};
+use crate::unit::{Bf16Pair, Unit};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Inputs that one instruction multiplies and adds up.
-pub(super) const PAIR: usize = 2;
-
 /// One line of a panel: the weights of its outputs for two inputs, output by output.
-#[derive(Clone, Copy, Default)]
-#[repr(C, align(64))]
-pub(super) struct Line(pub(super) [[u16; PAIR]; PANEL]);
+pub(super) type Line = PanelLine<Bf16Pair>;
 
 /// The weight of a linear layer in bf16.
 pub struct Bf16Weight {
@@ -28,7 +25,7 @@ impl Bf16Weight {
     pub fn pack(weight: &[f32], inputs: usize) -> Self {
         let outputs = n_outputs(weight, inputs);
         let bits: Vec<u16> = weight.par_iter().map(|value| round_to_bf16(*value)).collect();
-        let lines = panels(&bits, inputs, 0).into_iter().map(Line).collect();
+        let lines = panels(&bits, inputs, 0).into_iter().map(|line| PanelLine(line.map(Bf16Pair))).collect();
         Self { lines, inputs, outputs }
     }
 
@@ -48,7 +45,7 @@ impl Bf16Weight {
 
 struct Bf16Product<'a> {
     /// `(tiles, pairs)`
-    x: &'a [[[u16; PAIR]; TILE_ROWS]],
+    x: &'a [[Bf16Pair; TILE_ROWS]],
     rows: usize,
     weight: &'a Bf16Weight,
 }
@@ -63,15 +60,15 @@ impl Product for Bf16Product<'_> {
     }
 
     fn n_lines(&self) -> usize {
-        self.weight.inputs.div_ceil(PAIR)
+        self.weight.inputs.div_ceil(Bf16Pair::NUMBERS)
     }
 
     fn lines<'a>(&'a self, panel: usize, lines: Range<usize>, _scratch: &'a mut Vec<Line>) -> &'a [Line] {
         &self.weight.lines[panel * self.n_lines()..][lines]
     }
 
-    fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile<f32>) {
-        tile_bf16(&self.x[place.tile() * self.n_lines()..][block.range()], block.lines, sums);
+    fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile) {
+        tile(&self.x[place.tile() * self.n_lines()..][block.range()], block.lines, sums);
     }
 }
 

@@ -1,10 +1,10 @@
 //! What packed weights are multiplied by, laid out for the tiles.
 
 use super::int8::{BLOCK_INPUTS, GROUP, OFFSET, Rows, level, n_blocks, scale_of};
-use super::{TILE_ROWS, bf16};
 use crate::dispatch::dispatched;
-use crate::memory::{Plain, unspecified};
-use crate::narrow::round_to_bf16;
+use crate::memory::unspecified;
+use crate::tile::TILE_ROWS;
+use crate::unit::{Bf16Pair, Unit};
 use rayon::prelude::*;
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use std::ops::Range;
 pub struct Input<'a> {
     rows: Joined<'a>,
     single: OnceCell<Vec<[f32; TILE_ROWS]>>,
-    bf16: OnceCell<Vec<[[u16; bf16::PAIR]; TILE_ROWS]>>,
+    bf16: OnceCell<Vec<[Bf16Pair; TILE_ROWS]>>,
     int8: OnceCell<Quantized>,
 }
 
@@ -58,28 +58,12 @@ impl<'a> Input<'a> {
 
     /// `(tiles, inputs)`
     pub(super) fn single(&self) -> &[[f32; TILE_ROWS]] {
-        self.single.get_or_init(|| {
-            let (rows, width) = (&self.rows, self.rows.width());
-            let mut tiles = unspecified(rows.n_tiles() * width);
-            tiles.par_chunks_mut(width).enumerate().for_each(|(tile, lines)| {
-                rows.for_each_block(tile, lines, 1, |_, row: &[f32], units| units.copy_from_slice(row));
-            });
-            tiles
-        })
+        self.single.get_or_init(|| self.rows.units())
     }
 
     /// `(tiles, pairs)`
-    pub(super) fn bf16(&self) -> &[[[u16; bf16::PAIR]; TILE_ROWS]] {
-        self.bf16.get_or_init(|| {
-            let (rows, n_pairs) = (&self.rows, self.rows.width().div_ceil(bf16::PAIR));
-            let mut tiles = unspecified(rows.n_tiles() * n_pairs);
-            tiles.par_chunks_mut(n_pairs).enumerate().for_each(|(tile, lines)| {
-                rows.for_each_block(tile, lines, bf16::PAIR, |_, row, units: &mut [[u16; bf16::PAIR]]| {
-                    round(row, units.as_flattened_mut());
-                });
-            });
-            tiles
-        })
+    pub(super) fn bf16(&self) -> &[[Bf16Pair; TILE_ROWS]] {
+        self.bf16.get_or_init(|| self.rows.units())
     }
 
     pub(super) fn int8(&self) -> &Quantized {
@@ -90,7 +74,7 @@ impl<'a> Input<'a> {
             let mut rows = vec![Rows::default(); joined.n_tiles() * n_blocks];
             let work = levels.par_chunks_mut(n_groups).zip(rows.par_chunks_mut(n_blocks));
             work.enumerate().for_each(|(tile, (lines, rows))| {
-                joined.for_each_block(tile, lines, GROUP, |(idx, block), row, units: &mut [[i8; GROUP]]| {
+                joined.for_each_block(tile, lines, GROUP, [0; GROUP], |(idx, block), row, units| {
                     let (scale, total) = quantize(row, units.as_flattened_mut());
                     rows[block].scales[idx] = scale;
                     rows[block].corrections[idx] = -OFFSET * total;
@@ -116,19 +100,30 @@ impl Joined<'_> {
         self.n_rows.div_ceil(TILE_ROWS)
     }
 
+    /// `(tiles, units of inputs)`
+    fn units<U: Unit>(&self) -> Vec<[U; TILE_ROWS]> {
+        let n_units = self.width().div_ceil(U::NUMBERS);
+        let mut tiles = unspecified(self.n_tiles() * n_units);
+        tiles.par_chunks_mut(n_units).enumerate().for_each(|(tile, lines)| {
+            self.for_each_block(tile, lines, U::NUMBERS, U::ZERO, |_, row, units| U::along(row, units));
+        });
+        tiles
+    }
+
     /// Lays out a tile's rows side by side, a block of their inputs at a time, `group` inputs to a unit: `convert` is told
     /// the row and the block, and given the inputs. What is missing in a unit, and rows that are not there, are zeros.
     #[inline(always)]
-    fn for_each_block<U: Plain + Default>(
+    fn for_each_block<U: Copy>(
         &self,
         tile: usize,
         lines: &mut [[U; TILE_ROWS]],
         group: usize,
+        zero: U,
         mut convert: impl FnMut((usize, usize), &[f32], &mut [U]),
     ) {
         let first_row = tile * TILE_ROWS;
         let mut scratch = [0.0; BLOCK_INPUTS];
-        let mut units = [U::default(); BLOCK_INPUTS];
+        let mut units = [zero; BLOCK_INPUTS];
         let n_rows = TILE_ROWS.min(self.n_rows - first_row);
         for (block, lines) in lines.chunks_mut(BLOCK_INPUTS / group).enumerate() {
             let first = block * BLOCK_INPUTS;
@@ -137,12 +132,12 @@ impl Joined<'_> {
             for idx in 0..n_rows {
                 let row = self.read(first_row + idx, inputs.clone(), &mut scratch);
                 if let Some(last) = units.last_mut() {
-                    *last = U::default();
+                    *last = zero;
                 }
                 convert((idx, block), row, units);
                 lines.iter_mut().zip(&*units).for_each(|(line, unit)| line[idx] = *unit);
             }
-            lines.iter_mut().for_each(|line| line[n_rows..].fill(U::default()));
+            lines.iter_mut().for_each(|line| line[n_rows..].fill(zero));
         }
     }
 
@@ -168,14 +163,6 @@ impl Joined<'_> {
             }
         }
         &scratch[..n]
-    }
-}
-
-dispatched! {
-    fn round(row: &[f32], bits: &mut [u16]) {
-        for (bits, value) in bits.iter_mut().zip(row) {
-            *bits = round_to_bf16(*value);
-        }
     }
 }
 
@@ -233,7 +220,7 @@ mod tests {
         assert_eq!((single.len(), bf16.len(), int8.levels.len()), (2 * 5, 2 * 3, 2 * 2));
         assert_eq!(single[9][0].to_bits(), values[13 * 5 - 1].to_bits());
         assert!(single[5..].iter().all(|line| line[1..].iter().all(|x| x.to_bits() == 0)));
-        assert!(bf16[2].iter().all(|pair| pair[0] != 0 && pair[1] == 0));
+        assert!(bf16[2].iter().all(|pair| pair.0[0] != 0 && pair.0[1] == 0));
         assert!(int8.levels[1].iter().all(|group| group[0] != 0 && group[1..] == [0; 3]));
         assert_eq!(int8.levels[3][1..], [[0; 4]; TILE_ROWS - 1]);
     }

@@ -6,8 +6,9 @@
 
 use super::input::Quantized;
 use super::tile::tile_int8;
-use super::{Block, Epilogue, Input, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, panels};
+use super::{Block, Epilogue, Input, Place, Product, compute, n_outputs, panels};
 use crate::math::ROUND;
+use crate::tile::{PANEL, PanelLine, TILE_ROWS, Tile};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -23,15 +24,7 @@ pub(super) const OFFSET: i32 = 128;
 const LEVEL_MAX: f32 = 127.0;
 
 /// One line of a panel: the weights of its outputs for one group of inputs, output by output.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Line(pub(super) [[u8; GROUP]; PANEL]);
-
-impl Default for Line {
-    fn default() -> Self {
-        Self([[OFFSET as u8; GROUP]; PANEL])
-    }
-}
+pub(super) type Line = PanelLine<[u8; GROUP]>;
 
 /// The weight of a linear layer in 8-bit integers.
 pub struct Int8Weight {
@@ -79,7 +72,7 @@ impl Int8Weight {
             }
         });
         Self {
-            lines: panels(&levels, inputs, OFFSET as u8).into_iter().map(Line).collect(),
+            lines: panels(&levels, inputs, OFFSET as u8).into_iter().map(PanelLine).collect(),
             scales: panels::<_, 1>(&scales, n_blocks(inputs), 0.0).into_iter().map(|line| line.map(|[x]| x)).collect(),
             inputs,
             outputs,
@@ -123,7 +116,7 @@ impl Product for Int8Product<'_> {
         &self.weight.lines[panel * self.n_lines()..][lines]
     }
 
-    fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile<f32>) {
+    fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile) {
         let (n_blocks, idx) = (n_blocks(self.weight.inputs), block.first / BLOCK);
         let levels = &self.x.levels[place.tile() * self.n_lines()..][block.range()];
         let rows = &self.x.rows[place.tile() * n_blocks + idx];

@@ -15,15 +15,16 @@ pub use bf16::Bf16Weight;
 pub use input::{Columns, Input};
 pub use int8::Int8Weight;
 pub use single::SingleWeight;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use tile::neon::add_dot_products;
 
 use crate::activation::{Activation, activate_here};
 use crate::dispatch::dispatched;
-use crate::target::{PANEL, Target};
+use crate::target::Target;
+use crate::tile::{PANEL, TILE_ROWS, Tile};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows of a tile: with two vectors of sums each, they and the panel's own fill the 32 registers of AVX-512.
-const TILE_ROWS: usize = 12;
 /// Tiles that one task computes for a panel, at most: their sums stay in a core's cache while a panel passes by.
 const TASK_TILES_MAX: usize = 32;
 /// Panels that one task takes.
@@ -39,13 +40,10 @@ pub struct Epilogue<'a> {
     pub activation: Option<Activation>,
 }
 
-/// Sums of one panel for up to [`TILE_ROWS`] rows.
-type Tile<T> = [[T; PANEL]; TILE_ROWS];
-
 /// A product of packed weights, as its tiles see it.
 trait Product: Sync {
     /// What a panel holds for one input, or for a few that are multiplied together.
-    type Line: Copy + Default + Send;
+    type Line;
 
     /// Lines of a panel that are read at once: they and the inputs that they meet stay in a core's cache. It bounds what
     /// is added up in one register too, where a long sum of small numbers would lose its last digits.
@@ -61,7 +59,7 @@ trait Product: Sync {
     fn lines<'a>(&'a self, panel: usize, lines: Range<usize>, scratch: &'a mut Vec<Self::Line>) -> &'a [Self::Line];
 
     /// Adds what one block's lines make of a tile's rows.
-    fn add_to(&self, place: Place, block: Block<'_, Self::Line>, sums: &mut Tile<f32>);
+    fn add_to(&self, place: Place, block: Block<'_, Self::Line>, sums: &mut Tile);
 }
 
 /// Some lines of a panel.
@@ -161,7 +159,7 @@ fn compute_panel<P: Product>(
     (rows, panel): (Range<usize>, usize),
     scratch: &mut Vec<P::Line>,
     expect: impl Fn(Place),
-    mut done: impl FnMut(Place, &mut Tile<f32>),
+    mut done: impl FnMut(Place, &mut Tile),
 ) {
     let mut sums = [[[0.0; PANEL]; TILE_ROWS]; TASK_TILES_MAX];
     let places = rows.clone().step_by(TILE_ROWS).map(|first_row| {

@@ -1,17 +1,16 @@
 //! Packed weights that are multiplied in f32, whatever they are kept in.
 
 use super::int8::{level, scale_of};
-use super::tile::{row_f32, tile_f32};
-use super::{Block, Epilogue, Input, PANEL, Place, Product, TILE_ROWS, Tile, compute, n_outputs, panels};
+use super::tile::{row_f32, tile};
+use super::{Block, Epilogue, Input, Place, Product, compute, n_outputs, panels};
 use crate::dispatch::dispatched;
 use crate::narrow::{Format, round_to_bf16};
+use crate::tile::{PANEL, PanelLine, TILE_ROWS, Tile};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// One line of a panel: the weights of its outputs for one input.
-#[derive(Clone, Copy, Default)]
-#[repr(C, align(64))]
-pub(super) struct Line(pub(super) [f32; PANEL]);
+pub(super) type Line = PanelLine<f32>;
 
 /// The weight of a linear layer that is multiplied in f32.
 pub struct SingleWeight {
@@ -122,7 +121,7 @@ impl Product for SingleProduct<'_> {
     fn lines<'a>(&'a self, panel: usize, lines: Range<usize>, scratch: &'a mut Vec<Line>) -> &'a [Line] {
         let first = panel * self.weight.inputs;
         let range = first + lines.start..first + lines.end;
-        scratch.resize(lines.len(), Line::default());
+        scratch.resize(lines.len(), PanelLine([0.0; PANEL]));
         match &self.weight.kept {
             Kept::Single(lines) => return &lines[range],
             Kept::Narrow(format, lines) => widen_bits(*format, &lines[range], scratch),
@@ -131,18 +130,18 @@ impl Product for SingleProduct<'_> {
         scratch
     }
 
-    fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile<f32>) {
+    fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile) {
         let x = &self.x[place.tile() * self.weight.inputs..][block.range()];
         if place.n_rows == 1 {
             row_f32(x, block.lines, &mut sums[0]);
         } else {
-            tile_f32(x, block.lines, sums);
+            tile(x, block.lines, sums);
         }
     }
 }
 
 fn single_lines(weight: &[f32], inputs: usize) -> Vec<Line> {
-    let mut lines = vec![Line::default(); n_outputs(weight, inputs).div_ceil(PANEL) * inputs];
+    let mut lines = vec![PanelLine([0.0; PANEL]); n_outputs(weight, inputs).div_ceil(PANEL) * inputs];
     lines.par_chunks_mut(inputs).zip(weight.par_chunks(PANEL * inputs)).for_each(|(lines, rows)| {
         for (output, row) in rows.chunks_exact(inputs).enumerate() {
             for (line, value) in lines.iter_mut().zip(row) {
