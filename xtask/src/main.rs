@@ -16,7 +16,8 @@ Chores of this repository
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  test   Check what the tests need, then format, lint, tidy, docs and every test; runs all, fails if any failed
+  test   Check what the tests need, then format, lint, tidy, docs, every test, and the kernels' tests once more on an
+         emulated Arm processor; runs all, fails if any failed
   check  Format, tidy and lint; stops at the first that fails
   tidy   The rules of this repository that no other tool checks
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) fn run_all(root: &Path) -> ExitCode {
     let mut report = Report::default();
     report.add("tools", || tools::prepare(root));
-    for stage in [FORMAT, TIDY, LINT, DOCS, TESTS] {
+    for stage in [FORMAT, TIDY, LINT, DOCS, TESTS, ARM] {
         report.add(stage.name, || stage.run(root));
     }
     report.finish()
@@ -55,6 +55,8 @@ enum Work {
         /// The component without which the stage is skipped.
         needs: Option<tools::Component>,
     },
+    /// Warnings and tests of the kernels, which have a form of their own for the processor.
+    Kernels(&'static tools::Emulated),
 }
 
 const FORMAT: Stage = Stage {
@@ -90,6 +92,9 @@ const TESTS: Stage = Stage {
     work: Work::Cargo { arguments: &["test", "--locked", "--release", "--workspace", "--no-fail-fast"], needs: None },
 };
 
+/// Also on the machines of those who do not have such a processor.
+const ARM: Stage = Stage { name: "arm", work: Work::Kernels(&tools::ARM) };
+
 impl Stage {
     fn run(&self, root: &Path) -> Outcome {
         match &self.work {
@@ -98,15 +103,29 @@ impl Stage {
                 if let Some(missing) = needs.as_ref().and_then(|component| component.missing(root)) {
                     return Outcome::Skipped(missing);
                 }
-                run_cargo(root, arguments)
+                run_cargo(tools::cargo(root).args(*arguments))
+            }
+            Work::Kernels(processor) => {
+                if let Some(missing) = processor.missing(root) {
+                    return Outcome::Skipped(missing);
+                }
+                let kernels = ["--locked", "--release", "--package", "kernels"];
+                let lint = tools::CLIPPY.missing(root).is_some()
+                    || run_cargo(processor.cargo(root, "clippy").args(kernels).args(["--", "-D", "warnings"]))
+                        == Outcome::Passed;
+                // A test that starts itself anew would start it without the emulator.
+                let tests = ["--lib", "--", "--skip", "with_fewer_instructions"];
+                let tests = run_cargo(processor.cargo(root, "test").args(kernels).args(tests));
+                if lint { tests } else { Outcome::Failed }
             }
         }
     }
 }
 
-fn run_cargo(root: &Path, arguments: &[&str]) -> Outcome {
+fn run_cargo(command: &mut Command) -> Outcome {
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
     println!("$ cargo {}", arguments.join(" "));
-    let status = tools::cargo(root).args(arguments).env("RUSTDOCFLAGS", RUSTDOC_FLAGS).stdin(Stdio::null()).status();
+    let status = command.env("RUSTDOCFLAGS", RUSTDOC_FLAGS).stdin(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => Outcome::Passed,
         Ok(_) => Outcome::Failed,
