@@ -36,7 +36,8 @@ pub(crate) fn features() -> Vec<&'static str> {
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) fn features() -> Vec<&'static str> {
-    vec!["neon"]
+    let has_dot_product = std::arch::is_aarch64_feature_detected!("dotprod");
+    if has_dot_product { vec!["neon", "dotprod"] } else { vec!["neon"] }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
