@@ -2,9 +2,9 @@
 //! `--cache-budget`.
 
 use pipelines::{Precision, Residency};
-use std::fs;
 use std::str::FromStr;
 use std::sync::Arc;
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 #[derive(clap::Args)]
 pub(crate) struct MemoryArgs {
@@ -90,23 +90,18 @@ impl MemoryArgs {
 
 /// What the machine has, or what a container leaves of it. `None`: this system does not say.
 pub(crate) fn total_bytes() -> Option<u64> {
-    let machine = meminfo_bytes("MemTotal:");
-    let container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    match (machine, container) {
-        (Some(machine), Some(container)) => Some(machine.min(container)),
-        (machine, container) => machine.or(container),
-    }
+    let system = system();
+    let container = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
+    Some(system.total_memory().min(container)).filter(|bytes| *bytes > 0)
 }
 
 /// What could be had now.
 pub(crate) fn available_bytes() -> Option<u64> {
-    meminfo_bytes("MemAvailable:")
+    Some(system().available_memory()).filter(|bytes| *bytes > 0)
 }
 
-fn meminfo_bytes(name: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+fn system() -> System {
+    System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()))
 }
 
 fn cache_bytes(text: &str) -> Result<u64, String> {
@@ -145,6 +140,12 @@ impl FromStr for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_machine_has_memory() {
+        let (total, available) = (total_bytes().unwrap(), available_bytes().unwrap());
+        assert!((64 << 20..64 << 40).contains(&total) && available > 0, "{total} {available}");
+    }
 
     #[test]
     fn a_budget_is_a_size_or_a_share() {

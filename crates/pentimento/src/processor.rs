@@ -4,15 +4,15 @@ use nn::peak::{Kind, Peaks, Rate, instructions};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::{fs, thread};
+use sysinfo::{CpuRefreshKind, RefreshKind, System};
 
 /// Below the data folder.
 const FILE: &str = "peaks.json";
 
 /// As the system calls it; the architecture, where it has no name.
 pub(crate) fn name() -> String {
-    let told = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = told.lines().find(|line| line.starts_with("model name"));
-    let name = line.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim().to_owned());
+    let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()));
+    let name = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned());
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 

@@ -15,8 +15,6 @@ const N_KEPT_MAX: usize = 64;
 const TOO_LARGE: usize = 4;
 /// Of large blocks: what the system's allocator gives without being asked. One that needs more is not kept.
 const ALIGNMENT: usize = 16;
-/// Blocks from this size on are worth large pages.
-const LARGE_PAGES_BYTES: usize = 4 << 20;
 
 static KEPT: Mutex<Kept> = Mutex::new(Kept::NOTHING);
 
@@ -261,6 +259,8 @@ impl Kept {
 fn ask_for_large_pages(start: *mut u8, bytes: usize) {
     use std::ffi::{c_int, c_void};
 
+    /// Blocks from this size on are worth it.
+    const LARGE_PAGES_BYTES: usize = 4 << 20;
     /// Of a page, at most; advice must begin on one.
     const PAGE_BYTES: usize = 64 << 10;
     const MADV_HUGEPAGE: c_int = 14;
