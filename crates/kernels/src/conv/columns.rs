@@ -4,6 +4,7 @@ use super::tile::{self, TILE_VECTORS};
 use super::{Extent, Job};
 use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
+use crate::prefetch;
 use crate::unit::Unit;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -11,8 +12,10 @@ use std::ops::Range;
 
 /// Pixels of a tile.
 const TILE_PIXELS: usize = TILE_VECTORS * LANES;
-/// Tiles of a task: 1024 taps of their columns are 393 KiB.
+/// Tiles of a task for each number of a unit: 1024 taps of their columns are 393 KiB.
 const TASK_TILES: usize = 2;
+/// Channels between the one that is laid out and the one that the processor is told to fetch.
+const CHANNELS_AHEAD: usize = 4;
 /// Taps that are added up at once: their columns stay in a core's cache. It bounds what is added up in one register too,
 /// where a long sum of small numbers would lose its last digits.
 const BLOCK: usize = 1024;
@@ -35,7 +38,7 @@ struct Scratch {
 pub(super) fn convolve<U: Unit>(job: &Job<'_>) {
     let Extent { height, width } = job.output;
     let n_pixels = height * width;
-    let task_pixels = TASK_TILES * TILE_PIXELS;
+    let task_pixels = TASK_TILES * TILE_PIXELS * U::NUMBERS;
     job.for_each_part(n_pixels.div_ceil(task_pixels), |block, chunks| {
         let first = block * task_pixels;
         let pixels = first..(first + task_pixels).min(n_pixels);
@@ -115,24 +118,107 @@ fn units<'a, L: Lanes, U: Unit>(lanes: L, numbers: &'a [Line], scratch: &'a mut 
 /// Writes the columns `(units of taps, vectors)` of a tile's pixels.
 #[inline(always)]
 fn lay_out<L: Lanes, U: Unit>(lanes: L, job: &Job<'_>, taps: Range<usize>, pixels: Range<usize>, columns: &mut [Line]) {
-    let (side, stride) = (job.conv.form.side, job.conv.form.stride);
     let n_vectors = pixels.len().div_ceil(LANES);
+    let mut places = [None; TILE_VECTORS];
+    for (first, place) in pixels.clone().step_by(LANES).zip(&mut places) {
+        *place = place_in_a_row(job, first..first + LANES);
+    }
+    let mut tap = Tap::of(job, taps.start);
+    for channel in tap.channel..tap.channel + CHANNELS_AHEAD {
+        expect(job, channel, &pixels);
+    }
     let mut seen = [[Line::ZERO; TILE_VECTORS]; 2];
     for (first, column) in taps.clone().step_by(U::NUMBERS).zip(columns.chunks_exact_mut(n_vectors)) {
-        for (tap, seen) in (first..first + U::NUMBERS).zip(&mut seen) {
-            if tap >= taps.end {
+        for (idx, seen) in (first..first + U::NUMBERS).zip(&mut seen) {
+            if idx >= taps.end {
                 *seen = [Line::ZERO; TILE_VECTORS];
                 continue;
             }
-            let (channel, dy, dx) = (tap / (side * side), tap / side % side, tap % side);
-            for_each_run(pixels.clone(), job.output.width, |run, y, x| {
-                job.input.read(channel, (y * stride + dy, x * stride + dx), stride, &mut Line::numbers_mut(seen)[run]);
-            });
+            for (vector, (seen, place)) in seen.iter_mut().zip(places).take(n_vectors).enumerate() {
+                match place {
+                    Some(place) => lanes.store(see_in_a_row(lanes, job, tap, place), seen),
+                    None => see(job, tap, &pixels, vector, seen),
+                }
+            }
+            let channel = tap.channel;
+            tap = tap.next(job);
+            if tap.channel != channel {
+                expect(job, channel + CHANNELS_AHEAD, &pixels);
+            }
         }
         for (idx, column) in column.iter_mut().enumerate() {
             lanes.store(U::join(lanes, [lanes.load(&seen[0][idx]), lanes.load(&seen[1][idx])]), column);
         }
     }
+}
+
+/// Asks for what the pixels of a tile see of a channel: channels lie a picture apart, which the processor does not foresee.
+#[inline(always)]
+fn expect(job: &Job<'_>, channel: usize, pixels: &Range<usize>) {
+    let form = job.conv.form;
+    if channel >= form.inputs || form.upsample {
+        return;
+    }
+    for_each_run(pixels.clone(), job.output.width, |run, y, x| {
+        let first = (x * form.stride).saturating_sub(form.padding.before);
+        for row in (0..form.side).filter_map(|dy| job.input.row(channel, y * form.stride + dy)) {
+            let end = (first + run.len() * form.stride + form.side).min(row.len());
+            prefetch::for_reading(row.get(first..end).unwrap_or_default());
+        }
+    });
+}
+
+/// One number of a kernel.
+#[derive(Clone, Copy)]
+struct Tap {
+    channel: usize,
+    dy: usize,
+    dx: usize,
+}
+
+impl Tap {
+    fn of(job: &Job<'_>, idx: usize) -> Self {
+        let side = job.conv.form.side;
+        Self { channel: idx / (side * side), dy: idx / side % side, dx: idx % side }
+    }
+
+    /// The next one, without a division.
+    #[inline(always)]
+    fn next(self, job: &Job<'_>) -> Self {
+        let (Self { channel, dy, dx }, side) = (self, job.conv.form.side);
+        match (dy + 1 == side, dx + 1 == side) {
+            (true, true) => Self { channel: channel + 1, dy: 0, dx: 0 },
+            (false, true) => Self { channel, dy: dy + 1, dx: 0 },
+            (_, false) => Self { channel, dy, dx: dx + 1 },
+        }
+    }
+}
+
+/// Where a vector's pixels begin, `(y, x)`, if all of them lie in one row and can be read from it as vectors.
+fn place_in_a_row(job: &Job<'_>, pixels: Range<usize>) -> Option<(usize, usize)> {
+    let (form, width) = (job.conv.form, job.output.width);
+    let (y, x) = (pixels.start / width, pixels.start % width);
+    (!form.upsample && form.stride <= 2 && y < job.output.height && x + pixels.len() <= width).then_some((y, x))
+}
+
+/// What a tap sees from a vector's pixels that lie in one row.
+#[inline(always)]
+fn see_in_a_row<L: Lanes>(lanes: L, job: &Job<'_>, tap: Tap, (y, x): (usize, usize)) -> L::Vector {
+    let form = job.conv.form;
+    let Some(row) = job.input.row(tap.channel, y * form.stride + tap.dy) else { return lanes.splat(0.0) };
+    let first = (x * form.stride + tap.dx) as isize - form.padding.before as isize;
+    let near = lanes.load_within(row, first);
+    if form.stride == 1 { near } else { lanes.unzip([near, lanes.load_within(row, first + LANES as isize)])[0] }
+}
+
+/// What a tap sees from the pixels of any vector of a tile.
+#[inline(always)]
+fn see(job: &Job<'_>, tap: Tap, pixels: &Range<usize>, vector: usize, seen: &mut Line) {
+    let stride = job.conv.form.stride;
+    let first = pixels.start + vector * LANES;
+    for_each_run(first..pixels.end.min(first + LANES), job.output.width, |run, y, x| {
+        job.input.read(tap.channel, (y * stride + tap.dy, x * stride + tap.dx), stride, &mut seen.0[run]);
+    });
 }
 
 /// Writes the sums `(outputs of the chunk, vectors)` of a tile's pixels.

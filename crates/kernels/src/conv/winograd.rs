@@ -10,6 +10,7 @@ use super::transform::{self, GIVEN, PRODUCTS, Pair, SEEN};
 use super::{Extent, Form, Job};
 use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
+use crate::prefetch;
 use crate::unit::Unit;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -20,6 +21,8 @@ use std::ops::Range;
 const BLOCK_VECTORS: usize = TILE_VECTORS;
 /// Units of channels that are added up at once, as in [`super::columns`].
 const BLOCK_UNITS: usize = 256;
+/// Channels between the one that is transformed and the one that the processor is told to fetch.
+const CHANNELS_AHEAD: usize = 4;
 /// Pixels that the widest row of a vector's tiles spans, rounded up to whole vectors.
 const ROW_VECTORS: usize = (LANES * GIVEN + SEEN - GIVEN).div_ceil(LANES);
 
@@ -130,6 +133,7 @@ fn transform_inputs<L: Lanes, U: Unit>(lanes: L, job: &Job<'_>, tiles: Range<usi
             let mut seen = [[[Line::ZERO; ROW_VECTORS]; SEEN]; 2];
             for (unit, first) in (0..channels).step_by(U::NUMBERS).enumerate() {
                 for (channel, seen) in (first..first + U::NUMBERS).zip(&mut seen) {
+                    expect(job, channel + CHANNELS_AHEAD, (row * GIVEN, column * GIVEN));
                     *seen = if channel < channels {
                         transform_columns(lanes, job, channel, (row * GIVEN, column * GIVEN))
                     } else {
@@ -156,6 +160,19 @@ fn transform_inputs<L: Lanes, U: Unit>(lanes: L, job: &Job<'_>, tiles: Range<usi
                 }
             }
         });
+    }
+}
+
+/// Asks for what a row of tiles sees of a channel: channels lie a picture apart, which the processor does not foresee.
+#[inline(always)]
+fn expect(job: &Job<'_>, channel: usize, (y, x): (usize, usize)) {
+    let form = job.conv.form;
+    if channel >= form.inputs {
+        return;
+    }
+    for row in (0..SEEN).filter_map(|dy| job.input.row(channel, y + dy)) {
+        let (first, n) = if form.upsample { (x / 2, ROW_VECTORS * LANES / 2) } else { (x, ROW_VECTORS * LANES) };
+        prefetch::for_reading(&row[first.min(row.len())..(first + n).min(row.len())]);
     }
 }
 

@@ -38,7 +38,7 @@ impl Line {
     }
 
     /// The numbers of adjacent lines.
-    #[inline(always)]
+    #[cfg(test)]
     pub(crate) fn numbers_mut(lines: &mut [Self]) -> &mut [f32] {
         // SAFETY: as above, and the lines are exclusively borrowed.
         unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines) / size_of::<f32>()) }
