@@ -54,7 +54,7 @@ N_SUBJECTS = 20
 DRAWING_STRENGTH = 0.7
 CANNY_PROMPTS = ["ink drawing", "pencil sketch", "watercolour painting", "comic", "pop art", "blueprint"]
 # What the app of edges uses where a client is silent, and noise alone.
-CANNY_STRENGTHS = [0.7, 1.0]
+CANNY_STRENGTHS = [0.8, 1.0]
 
 
 def main():
@@ -93,7 +93,7 @@ def evaluate(arguments):
         **style_agreement(painter, photographs, arguments.cache),
         **drawing_figures(painter, arguments.cache),
         **strength_growth(painter, photographs + drawings[::5]),
-        **(edge_figures(canny, photographs, arguments.cache) if canny else {}),
+        **(edge_figures(canny, painter, photographs, arguments.cache) if canny else {}),
     }
     (arguments.cache / "figures.json").write_text(json.dumps(figures, indent=2))
     print(json.dumps(figures, indent=2))
@@ -432,21 +432,26 @@ def shape(picture):
 # Strength and edges --------------------------------------------------------------------------------------------------
 
 
-def edge_figures(canny, photographs, cache):
-    """Of the control picture's edges, those that the painted picture has within two pixels; another's, for chance."""
+def edge_figures(canny, painter, photographs, cache):
+    """Of the photograph's edges, those that the painted picture has within two pixels.
+
+    For comparison those that the model without control keeps at the same strength, and those of another photograph.
+    """
     probe = train_probe(list(styles.WORDINGS), PHOTO_BUCKETS, cache)
     names = {wordings[0]: name for name, wordings in styles.WORDINGS.items()}
     figures = {}
     for strength in CANNY_STRENGTHS:
-        kept, chance, painted = [], [], []
+        kept, without, chance, painted = [], [], [], []
         for index, photograph in enumerate(photographs):
             for prompt in CANNY_PROMPTS:
                 result = canny(prompt, photograph, strength)
                 painted.append((result, names[prompt]))
                 kept.append(edges_kept(photograph, result))
+                without.append(edges_kept(photograph, painter(prompt, photograph, strength)))
                 chance.append(edges_kept(photographs[index - 1], result))
         figures[f"canny_at_{strength}"] = {
             "edges_kept": round(float(np.mean(kept)), 3),
+            "edges_kept_without_control": round(float(np.mean(without)), 3),
             "edges_of_another_photograph": round(float(np.mean(chance)), 3),
             "style_agreement": agreement(probe, painted),
         }

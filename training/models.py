@@ -34,7 +34,7 @@ CANNY_DEFAULTS = {
     **DEFAULTS,
     "name": "pentimento-nano-canny",
     "description": "pentimento-nano that paints under the edges of a picture.",
-    "default_strength": 1.0,
+    "default_strength": 0.8,
 }
 WIDTH_TEXT = 128
 N_MERGES = 1500

@@ -75,6 +75,8 @@ STYLE_WEIGHTS = {
     **dict.fromkeys(("glass", "pixel", "lowpoly", "dots", "chalk", "pastel"), 2.0),
     "photo": 0.3,
 }
+# How many samples of the control variant begin with noise alone; the rest begin with the noised photograph.
+CANNY_FROM_NOISE = 0.75
 # Image tokens in a batch, whatever their bucket.
 BATCH_TOKENS = 64 * 18
 
@@ -561,31 +563,27 @@ def linear_encoder(vae, rng):
 
 
 def train_canny(arguments):
-    """Goes on from the restyled model with channels for a control picture, which half of the samples leave empty.
+    """Goes on from the restyled model with channels for a control picture: the edges of the photograph.
 
-    One run so trains both variants: without those channels it is the plain model, and all but the first layer's half
-    is common to both, so that the text encoders fit both, too.
+    The text encoders stay as they are, since the model and its control variant share their files.
     """
     tokenizers = models.load_tokenizers(tokenizer_folder(arguments.cache))
     statistics = json.loads((arguments.cache / "latents/statistics.json").read_text())
     buckets = {name: Bucket(name, arguments.cache, statistics, *tokenizers) for name in RESTYLE_SHARES}
-    painter = load_averaged("restyle", Painter(*tokenizers), arguments.cache).requires_grad_(True)
-    painter.transformer = with_control(painter.transformer)
+    painter = load_averaged("restyle", Painter(*tokenizers), arguments.cache)
+    painter.transformer = with_control(painter.transformer).requires_grad_(True)
     run = Run("canny", painter.to(arguments.device), arguments, learning_rate=6e-4, ema_decay=0.998)
     n_seen = 0
     while run.progress < 1:
         bucket = buckets[run.rng.choice(list(RESTYLE_SHARES), p=list(RESTYLE_SHARES.values()))]
         (target, source, clip_ids, t5_ids), edges, (height, width) = bucket.draw_restyled(run.rng, arguments.device)
-        controlled = torch.rand(len(target), 1, 1, device=target.device) < 0.5
-        # Of those under edges, half begin with noise alone, the rest with the noised photograph.
-        from_noise = controlled & (torch.rand(len(target), 1, 1, device=target.device) < 0.5)
+        from_noise = torch.rand(len(target), 1, 1, device=target.device) < CANNY_FROM_NOISE
         noisy, velocity, sigma, weight = noised_at_the_start(
             target, torch.where(from_noise, target, source), plain_mean=2.0
         )
         guidance = 1 + 34 * torch.rand(len(target), device=arguments.device)
-        noisy = torch.cat([noisy, edges * controlled], 2)
         with mixed_precision(arguments.device):
-            predicted = painter(noisy, sigma, guidance, clip_ids, t5_ids, height, width)
+            predicted = painter(torch.cat([noisy, edges], 2), sigma, guidance, clip_ids, t5_ids, height, width)
         loss = (weight * (predicted - velocity) ** 2).mean()
         run.update(loss)
         n_seen += len(target)
@@ -601,14 +599,6 @@ def with_control(transformer):
     state["x_embedder.weight"] = torch.cat([weight, torch.zeros_like(weight)], 1)
     controlled.load_state_dict(state)
     return controlled.train()
-
-
-def without_control(controlled, painter):
-    """Loads `painter` with what is left of `controlled` where no control picture is given."""
-    state = controlled.state_dict()
-    state["transformer.x_embedder.weight"] = state["transformer.x_embedder.weight"][:, :64]
-    painter.load_state_dict(state)
-    return painter
 
 
 # Noise ---------------------------------------------------------------------------------------------------------------
@@ -671,9 +661,8 @@ def export(arguments):
     controlled = Painter(*tokenizers)
     controlled.transformer = models.transformer(n_control=64)
     with contextlib.suppress(FileNotFoundError):
-        painter = without_control(load_averaged("canny", controlled, arguments.cache), Painter(*tokenizers))
-        parts = (painter.clip, painter.t5, *tokenizers)
-        canny = models.control_pipeline(vae, controlled.transformer, *parts)
+        load_averaged("canny", controlled, arguments.cache)
+        canny = models.control_pipeline(vae, controlled.transformer, painter.clip, painter.t5, *tokenizers)
         folder = arguments.model.with_name(models.CANNY_DEFAULTS["name"])
         write_folder(canny, models.CANNY_DEFAULTS, folder, arguments.cache, components=["transformer"])
     nano = models.pipeline(vae, painter.transformer, painter.clip, painter.t5, *tokenizers)

@@ -18,9 +18,8 @@ pub const INDEX_FILE: &str = "model_index.json";
 const COMPONENT_FILE: &str = "config.json";
 /// What files of weights end in. What is in them is for engines to tell.
 const WEIGHT_EXTENSIONS: [&str; 2] = ["safetensors", "gguf"];
-/// The model that is always there.
-const EMBEDDED_MODEL: &str = "pentimento-nano";
-static EMBEDDED: &[EmbeddedFile] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+/// The models that are always there, with their files.
+static EMBEDDED: &[(&str, &[EmbeddedFile])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 /// Where installed weights are.
 #[derive(Clone, Debug)]
@@ -75,11 +74,10 @@ struct ModelIndex {
 impl Shelf {
     /// What travels inside the program, alone.
     pub fn embedded() -> Self {
-        let mut models = BTreeMap::new();
-        if EMBEDDED.iter().any(|file| file.path == INDEX_FILE) {
-            let id = ModelId::parse(EMBEDDED_MODEL).expect("a valid id, this is a bug");
-            models.insert(id, Installed::Embedded(EMBEDDED));
-        }
+        let is_whole = |files: &[EmbeddedFile]| files.iter().any(|file| file.path == INDEX_FILE);
+        let id = |name: &str| ModelId::parse(name).expect("a valid id, this is a bug");
+        let there = EMBEDDED.iter().filter(|(_, files)| is_whole(files));
+        let models = there.map(|(name, files)| (id(name), Installed::Embedded(files))).collect();
         Self { is_elsewhere: false, models, remote: BTreeSet::new() }
     }
 
@@ -353,6 +351,22 @@ mod tests {
         file("sdxl-base/model_index.json");
         let error = Shelf::open(dir.path(), &registry::built_in()).unwrap_err().to_string();
         assert!(error.starts_with("sdxl-base is there twice: "), "{error}");
+    }
+
+    #[test]
+    fn the_embedded_models_share_every_file_but_their_own() {
+        let shelf = Shelf::embedded();
+        let files = |model: &str| match shelf.find(&id(model)) {
+            Some(Installed::Embedded(files)) => *files,
+            other => panic!("{model}: {other:?}"),
+        };
+        let (nano, canny) = (files("pentimento-nano"), files("pentimento-nano-canny"));
+        assert_eq!(nano.len(), canny.len());
+        let is_own = |file: &EmbeddedFile| !file.path.contains('/') || file.path.starts_with("transformer/");
+        for (base, variant) in nano.iter().zip(canny) {
+            assert_eq!(base.path, variant.path);
+            assert_eq!(!is_own(base), std::ptr::eq(base.bytes, variant.bytes), "{}", base.path);
+        }
     }
 
     #[test]

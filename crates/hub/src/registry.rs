@@ -276,12 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_nano_model_is_embedded() {
+    fn only_the_nano_models_are_embedded() {
         let registry = built_in();
         let is_embedded = |model: &&ModelEntry| model.origin == Origin::Embedded;
         let embedded: Vec<&str> = registry.models().iter().filter(is_embedded).map(|model| model.id.as_str()).collect();
-        assert_eq!(embedded, ["pentimento-nano"]);
+        assert_eq!(embedded, ["pentimento-nano", "pentimento-nano-canny"]);
     }
+
     #[test]
     fn what_can_be_pulled_is_named_by_commit_or_branch_and_has_its_terms() {
         let registry = built_in();

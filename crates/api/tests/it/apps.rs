@@ -91,7 +91,8 @@ async fn half_a_size_names_the_other_half() {
 
 #[tokio::test]
 async fn the_list_of_apps_tells_what_may_be_asked() {
-    let server = TestServer::with(Setup { absent: vec!["flux-canny"], ..Setup::default() }).await;
+    let server =
+        TestServer::with(Setup { absent: vec!["flux-canny", "pentimento-nano-canny"], ..Setup::default() }).await;
     let apps = server.client.get("/v1/apps").await.json()["apps"].as_array().unwrap().clone();
     let ids: Vec<&str> = apps.iter().map(|app| app["app_id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), 12);

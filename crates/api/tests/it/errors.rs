@@ -225,7 +225,8 @@ async fn a_full_queue_is_503() {
 
 #[tokio::test]
 async fn an_app_without_weights_is_503_and_says_what_installs_them() {
-    let server = TestServer::with(Setup { absent: vec!["flux-canny"], ..Setup::default() }).await;
+    let server =
+        TestServer::with(Setup { absent: vec!["flux-canny", "pentimento-nano-canny"], ..Setup::default() }).await;
     let reply = server.client.post("/getImagetoImage", &server.ask(CANNY)).await;
     let named =
         ["Flux Canny", "`pentimento pull flux-canny`", "https://huggingface.co/black-forest-labs/FLUX.1-Canny-dev"];

@@ -62,6 +62,19 @@ async fn the_apps_of_flux_answer_with_pictures() {
 }
 
 #[tokio::test]
+async fn without_any_weights_the_embedded_models_answer() {
+    let data = tempfile::tempdir().unwrap();
+    let token = token(data.path());
+    let server = Server::start(data.path(), &["--allow-source", "127.0.0.0/8"]);
+    let pictures = PictureServer::start().await;
+    let picture = pictures.url("90x70.png");
+    for (app, model) in [(FLUX_DEV, "pentimento-nano"), (CANNY, "pentimento-nano-canny")] {
+        let body = ask(app, &picture, json!({"prompt": "watercolour painting"}));
+        answers(&server.client(&token), &body, model, Size::new(90, 70)).await;
+    }
+}
+
+#[tokio::test]
 async fn the_apps_of_sdxl_answer_with_pictures() {
     let deployed = [
         ("ap-Jf2aKs8dPqXzRb1Yv6hN7L", "turbo-vision"),

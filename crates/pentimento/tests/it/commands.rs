@@ -88,7 +88,9 @@ fn models_and_doctor_tell_what_is_there() {
     let models = text(&run(&["models"]).stdout);
     let row = models.lines().find(|line| line.contains(FLUX_DEV)).unwrap();
     assert!(row.contains("pentimento-nano") && row.contains("embedded"), "{row}");
-    assert!(models.contains("`pentimento pull flux-canny`"));
+    let row = models.lines().find(|line| line.starts_with("flux-canny") && line.contains("ap-")).unwrap();
+    assert!(row.contains("pentimento-nano-canny"), "{row}");
+    assert!(models.contains("`pentimento pull flux-redux`"));
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("not/yet");
     let doctor = in_folder(&data, &["doctor", "--allow-source", "127.0.0.0/8"]);

@@ -1,7 +1,8 @@
 //! `pentimento paint` gives the reference implementation's picture for the same seed, app by app.
 
 use crate::process::run;
-use imaging::Picture;
+use domain::request::OutputFormat;
+use imaging::{Metadata, Picture};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -73,6 +74,53 @@ fn flux_canny_paints_along_the_edges_of_the_picture() {
     is_recorded(with(MOUNTAIN, &["--seed", "22"]), "flux_control_img2img");
     let given = ["--seed", "22", "--control-image", &input("canny_96x64")];
     is_recorded(with(MOUNTAIN, &given), "flux_control_img2img");
+}
+
+#[test]
+fn without_weights_flux_canny_paints_along_edges_with_the_embedded_model() {
+    let (none, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let photograph = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/photo.jpg");
+    let source = imaging::decode(&fs::read(&photograph).unwrap()).unwrap();
+    // From noise, nothing but the edges can tell the model what is where.
+    let options = ["--app", "flux-canny", "--strength", "1", "--seed", "3"];
+    let with = |control: &[&str]| {
+        paint(none.path(), photograph.to_str().unwrap(), "comic", &[&options, control].concat()).unwrap()
+    };
+    let under_edges = with(&[]);
+    let black = folder.path().join("black.png");
+    let metadata = Metadata { software: String::new(), model: String::new(), seed: None };
+    let png = imaging::encode(&Picture::filled(source.size(), [0; 3]), OutputFormat::Png, &metadata).unwrap();
+    fs::write(&black, png).unwrap();
+    let under_nothing = with(&["--control-image", black.to_str().unwrap()]);
+    let (along, elsewhere) = (edges_found_again(&source, &under_edges), edges_found_again(&source, &under_nothing));
+    assert!(along > 0.1 && along > elsewhere + 0.1, "more than by chance: {along}, without control {elsewhere}");
+}
+
+/// How many of a picture's edges another has within two pixels, less the share that chance would find.
+fn edges_found_again(source: &Picture, painted: &Picture) -> f64 {
+    const WITHIN: usize = 2;
+    let (width, height) = (source.size().width as usize, source.size().height as usize);
+    assert_eq!(source.size(), painted.size());
+    let edges = |picture: &Picture| -> Vec<bool> {
+        imaging::canny(picture, imaging::Canny::default())
+            .pixels()
+            .as_chunks::<3>()
+            .0
+            .iter()
+            .map(|x| x[0] > 0)
+            .collect()
+    };
+    let (wanted, there) = (edges(source), edges(painted));
+    let is_near = |idx: usize| {
+        let (y, x) = (idx / width, idx % width);
+        let columns = x.saturating_sub(WITHIN)..(x + WITHIN + 1).min(width);
+        (y.saturating_sub(WITHIN)..(y + WITHIN + 1).min(height)).any(|y| columns.clone().any(|x| there[y * width + x]))
+    };
+    let share = |places: &mut dyn Iterator<Item = usize>| {
+        let near: Vec<bool> = places.map(is_near).collect();
+        near.iter().filter(|is_near| **is_near).count() as f64 / near.len() as f64
+    };
+    share(&mut (0..width * height).filter(|idx| wanted[*idx])) - share(&mut (0..width * height))
 }
 
 #[test]
