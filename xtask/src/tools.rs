@@ -52,15 +52,14 @@ impl Emulated {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             return Some("emulated on Linux with an x86 processor only".to_owned());
         }
-        for program in [self.linker, self.emulator] {
-            if !succeeds(Command::new(program).arg("--version")) {
-                return Some(format!(
-                    "{program} is missing; `apt-get install {}` installs it",
-                    self.packages.join(" ")
-                ));
-            }
+        if let Some(program) = self.missing_program() {
+            return Some(format!("{program} is missing; `apt-get install {}` installs it", self.packages.join(" ")));
         }
-        (!self.has_target(root)).then(|| format!("`rustup target add {}` is missing", self.target))
+        (!self.has_target(root)).then(|| format!("`rustup target add {}` has not been run", self.target))
+    }
+
+    fn missing_program(&self) -> Option<&'static str> {
+        [self.linker, self.emulator].into_iter().find(|program| !succeeds(Command::new(program).arg("--version")))
     }
 
     fn has_target(&self, root: &Path) -> bool {
@@ -80,8 +79,9 @@ impl Emulated {
         };
         let install = [&["install", "--yes", "--no-install-recommends"], self.packages].concat();
         // A fresh machine has no lists of packages yet.
-        let _ = apt(&install) || apt(&["update"]) && apt(&install);
-        succeeds(Command::new("rustup").args(["target", "add", self.target]));
+        if self.missing_program().is_none() || apt(&install) || apt(&["update"]) && apt(&install) {
+            succeeds(Command::new("rustup").args(["target", "add", self.target]));
+        }
     }
 
     /// The cargo that runs us, for a subcommand that compiles for the processor and may run tests on it.

@@ -51,6 +51,7 @@ impl<U: Unit, S: Sink, const LINE_STRIDE: usize, const ROW_STRIDE: usize> Sums<'
     #[inline(always)]
     fn compute<L: Lanes, const ROWS: usize, const VECTORS: usize>(self, lanes: L) {
         const { assert!(TILE_ROWS.is_multiple_of(ROWS) && PANEL.is_multiple_of(VECTORS * LANES)) };
+        const { assert!(size_of::<U>() == size_of::<f32>() && align_of::<U>() == align_of::<f32>()) };
         let Self { factors, lines, n_columns, mut sink } = self;
         let n_factors = lines.len().saturating_sub(1) * LINE_STRIDE + (TILE_ROWS - 1) * ROW_STRIDE + 1;
         assert!(factors.len() >= n_factors && n_columns <= PANEL, "a tile does not fit");
@@ -61,13 +62,14 @@ impl<U: Unit, S: Sink, const LINE_STRIDE: usize, const ROW_STRIDE: usize> Sums<'
                 for line in lines {
                     let mut values = [lanes.splat(0.0); VECTORS];
                     for (idx, value) in values.iter_mut().enumerate() {
-                        // SAFETY: a step takes whole vectors of units, of which a panel has a whole number.
+                        // SAFETY: a step takes whole vectors of units, of which a panel has a whole number; a unit is as
+                        // long as a number, lies where one can, and any bits are one.
                         *value =
                             lanes.load_numbers(unsafe { &*line.0.as_ptr().add(first_column + idx * LANES).cast() });
                     }
                     for (row, sums) in sums.iter_mut().enumerate() {
-                        // SAFETY: the assertion above keeps the factor of every line and row within the factors; a unit
-                        // is as long as a number.
+                        // SAFETY: the assertion above keeps the factor of every line and row within the factors; and as
+                        // above.
                         let factor = lanes.splat(unsafe { *factor.add(row * ROW_STRIDE) });
                         for (sum, value) in sums.iter_mut().zip(values) {
                             *sum = U::add_product(lanes, factor, value, *sum);

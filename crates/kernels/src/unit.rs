@@ -6,7 +6,8 @@ use crate::lanes::{self, Lanes, Task};
 use crate::memory::Plain;
 use crate::narrow::round_to_bf16;
 
-/// One lane's share of a multiplication, as long as an f32.
+/// One lane's share of a multiplication, as long as an f32. [`Unit::join`] may round a tie away from zero where
+/// [`Unit::along`] and [`Unit::across`] round it to even.
 pub(crate) trait Unit: Plain + Send + Sync {
     /// Numbers of a unit, which lie one after the other: inputs, channels or taps.
     const NUMBERS: usize;
@@ -35,7 +36,7 @@ pub(crate) struct Bf16Pair(pub(crate) [u16; 2]);
 
 /// The units in the places of these numbers.
 pub(crate) fn in_places<U: Unit>(numbers: &[f32]) -> &[U] {
-    const { assert!(size_of::<U>() == size_of::<f32>() && align_of::<U>() <= align_of::<f32>()) };
+    const { assert!(size_of::<U>() == size_of::<f32>() && align_of::<U>() == align_of::<f32>()) };
     // SAFETY: a unit is as long as a number and lies where one can; any bits are plain.
     unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
 }
