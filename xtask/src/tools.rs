@@ -46,10 +46,12 @@ pub(crate) const ARM: Emulated = Emulated {
     packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user-static"],
 };
 
+const CAN_EMULATE: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+
 impl Emulated {
     /// What to tell the user if it cannot be compiled for or emulated.
     pub(crate) fn missing(&self, root: &Path) -> Option<String> {
-        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        if !CAN_EMULATE {
             return Some("emulated on Linux with an x86 processor only".to_owned());
         }
         if let Some(program) = self.missing_program() {
@@ -70,7 +72,7 @@ impl Emulated {
 
     /// Installs what it can: packages on Debian, where we may.
     fn install(&self, root: &Path) {
-        if self.missing(root).is_none() || !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        if !CAN_EMULATE || self.missing(root).is_none() {
             return;
         }
         println!("installing {} and {}", self.packages.join(", "), self.target);

@@ -168,8 +168,7 @@ mod tests {
 
     #[test]
     fn an_unknown_limit_is_refused() {
-        let names: Vec<_> = LIMITS.iter().map(|(name, _)| *name).collect();
-        assert_eq!(limit("sse9").unwrap_err(), format!("got `sse9`; allowed here: {}", names.join(", ")));
-        assert_eq!(names[0], "portable");
+        let allowed = if cfg!(target_arch = "x86_64") { "portable, avx2" } else { "portable" };
+        assert_eq!(limit("sse9").unwrap_err(), format!("got `sse9`; allowed here: {allowed}"));
     }
 }

@@ -3,8 +3,9 @@
 
 use crate::dispatch::{self, Level, dispatched};
 use crate::lanes::{LANES, Lanes, Room, Task};
-use crate::unit::{Bf16Pair, Unit, in_numbers};
+use crate::unit::{Bf16Pair, Unit};
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -200,18 +201,16 @@ fn integer_loop() -> Option<Loop> {
 }
 
 fn chains<U: Unit>() -> f64 {
-    let mut ones = [U::ZERO; LANES];
-    U::along(&[1.0; 2 * LANES][..LANES * U::NUMBERS], &mut ones);
     let mut sum = 0.0;
-    U::run(dispatch::level(), Chains { ones: black_box(&ones), sum: &mut sum });
+    U::run(dispatch::level(), Chains::<U> { sum: &mut sum, unit: PhantomData });
     sum
 }
 
 /// Sums that go on side by side, as many as there are registers for: more than the processor begins before it has
 /// finished the first.
 struct Chains<'a, U> {
-    ones: &'a [U; LANES],
     sum: &'a mut f64,
+    unit: PhantomData<U>,
 }
 
 impl<U: Unit> Task for Chains<'_, U> {
@@ -227,7 +226,7 @@ impl<U: Unit> Task for Chains<'_, U> {
 impl<U: Unit> Chains<'_, U> {
     #[inline(always)]
     fn go_on<L: Lanes, const N: usize>(self, lanes: L) {
-        let ones = lanes.load_numbers(in_numbers(self.ones));
+        let ones = U::join(lanes, [lanes.splat(black_box(1.0)); 2]);
         let mut sums = [lanes.splat(0.0); N];
         for _ in 0..TURNS {
             for sum in &mut sums {

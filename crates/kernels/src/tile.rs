@@ -34,6 +34,18 @@ pub(crate) trait Sink {
     fn take<L: Lanes>(&mut self, lanes: L, row: usize, column: usize, sums: L::Vector);
 }
 
+/// Adds the sums to what was there.
+pub(crate) struct AddTo<'a>(pub(crate) &'a mut Tile);
+
+impl Sink for AddTo<'_> {
+    #[inline(always)]
+    fn take<L: Lanes>(&mut self, lanes: L, row: usize, column: usize, sums: L::Vector) {
+        if let Some(place) = self.0[row][column..].first_chunk_mut() {
+            lanes.store_numbers(lanes.add(lanes.load_numbers(place), sums), place);
+        }
+    }
+}
+
 impl<U: Unit, S: Sink, const LINE_STRIDE: usize, const ROW_STRIDE: usize> Task
     for Sums<'_, U, S, LINE_STRIDE, ROW_STRIDE>
 {
@@ -97,17 +109,6 @@ mod tests {
     const N_LINES: usize = 37;
     /// Rows that lie one after the other, with some room between them.
     const LONG: usize = N_LINES + 3;
-
-    /// Adds to what was there.
-    struct AddTo<'a>(&'a mut Tile);
-
-    impl Sink for AddTo<'_> {
-        #[inline(always)]
-        fn take<L: Lanes>(&mut self, lanes: L, row: usize, column: usize, sums: L::Vector) {
-            let place = self.0[row][column..].first_chunk_mut().unwrap();
-            lanes.store_numbers(lanes.add(lanes.load_numbers(place), sums), place);
-        }
-    }
 
     fn units<U: Unit>(n: usize, seed: u32) -> Vec<U> {
         let mut units = vec![U::ZERO; n];

@@ -46,14 +46,6 @@ unsafe impl Plain for Bf16Pair {
     const ODD: Self = Self(<[u16; 2]>::ODD);
 }
 
-/// Units as the numbers whose places they take.
-#[inline(always)]
-pub(crate) fn in_numbers<U: Unit, const N: usize>(units: &[U; N]) -> &[f32; N] {
-    const { assert!(size_of::<U>() == size_of::<f32>() && align_of::<U>() == align_of::<f32>()) };
-    // SAFETY: a unit is as long as a number and lies where one can; any bits are a number.
-    unsafe { &*units.as_ptr().cast() }
-}
-
 impl Unit for f32 {
     const NUMBERS: usize = 1;
     const ZERO: Self = 0.0;

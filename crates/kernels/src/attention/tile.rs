@@ -2,19 +2,18 @@
 
 use super::KEY_BLOCK_MAX;
 use crate::dispatch::{self, dispatched};
-pub(super) use crate::lanes::LANES;
-use crate::lanes::{Lanes, Task};
+use crate::lanes::{LANES, Lanes, Task};
 use crate::math;
 use crate::tile::{PANEL, PanelLine, Sink, Sums, TILE_ROWS, Tile};
 use crate::unit::{Unit, in_places};
 use std::marker::PhantomData;
 
 /// Scores of a row, and room that keeps rows from being a power of two apart, where they would share a cache's sets.
-pub(super) const ROW_STRIDE: usize = KEY_BLOCK_MAX + LANES;
+const ROW_STRIDE: usize = KEY_BLOCK_MAX + LANES;
 
 /// A tile's scores of one block of keys, which become weights.
 #[repr(C, align(64))]
-pub(super) struct Scores(pub(super) [[f32; ROW_STRIDE]; TILE_ROWS]);
+pub(super) struct Scores([[f32; ROW_STRIDE]; TILE_ROWS]);
 
 impl Scores {
     pub(super) fn new() -> Self {
@@ -190,14 +189,13 @@ dispatched! {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) mod x86 {
+mod x86 {
     use super::{LANES, Scores, Softmax};
-    use crate::math::EXP2;
+    use crate::lanes;
     use std::arch::x86_64::{
-        __m512, _CMP_EQ_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps, _mm512_cmp_ps_mask,
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_reduce_add_ps,
-        _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
-        _mm512_storeu_ps, _mm512_sub_ps,
+        __m512, _CMP_EQ_OQ, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps,
+        _mm512_max_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        _mm512_sub_ps,
     };
 
     #[target_feature(enable = "avx512f")]
@@ -239,19 +237,14 @@ pub(super) mod x86 {
         array(corrections)
     }
 
-    /// [`crate::math::exp2`], with instructions that round and scale by powers of two.
+    /// [`crate::math::exp2`]
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn exp2(x: __m512) -> __m512 {
         // What comes out of the clamp is 0 at the lower end; a NaN passes, since it is the second operand.
         let x = _mm512_max_ps(_mm512_set1_ps(-200.0), x);
-        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
-        let r = _mm512_sub_ps(x, n);
-        let mut p = _mm512_set1_ps(EXP2[EXP2.len() - 1]);
-        for coefficient in EXP2.iter().rev().skip(1) {
-            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*coefficient));
-        }
-        _mm512_scalef_ps(p, n)
+        // SAFETY: the processor has AVX-512F.
+        unsafe { lanes::x86::exp2(x) }
     }
 
     #[inline]

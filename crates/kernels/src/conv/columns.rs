@@ -1,10 +1,9 @@
 //! Convolution of any form: what each pixel sees is laid out as a column, a few pixels and taps at a time, in cache.
 
 use super::tile::{self, TILE_VECTORS};
-use super::{Extent, Job};
+use super::{CHANNELS_AHEAD, Extent, Job};
 use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
-use crate::prefetch;
 use crate::unit::Unit;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -14,8 +13,6 @@ use std::ops::Range;
 const TILE_PIXELS: usize = TILE_VECTORS * LANES;
 /// Tiles of a task for each number of a unit: 1024 taps of their columns are 393 KiB.
 const TASK_TILES: usize = 2;
-/// Channels between the one that is laid out and the one that the processor is told to fetch.
-const CHANNELS_AHEAD: usize = 4;
 /// Taps that are added up at once: their columns stay in a core's cache. It bounds what is added up in one register too,
 /// where a long sum of small numbers would lose its last digits.
 const BLOCK: usize = 1024;
@@ -152,19 +149,13 @@ fn lay_out<L: Lanes, U: Unit>(lanes: L, job: &Job<'_>, taps: Range<usize>, pixel
     }
 }
 
-/// Asks for what the pixels of a tile see of a channel: channels lie a picture apart, which the processor does not foresee.
+/// Asks for what the pixels of a tile see of a channel.
 #[inline(always)]
 fn expect(job: &Job<'_>, channel: usize, pixels: &Range<usize>) {
-    let form = job.conv.form;
-    if channel >= form.inputs || form.upsample {
-        return;
-    }
+    let (side, stride) = (job.conv.form.side, job.conv.form.stride);
     for_each_run(pixels.clone(), job.output.width, |run, y, x| {
-        let first = (x * form.stride).saturating_sub(form.padding.before);
-        for row in (0..form.side).filter_map(|dy| job.input.row(channel, y * form.stride + dy)) {
-            let end = (first + run.len() * form.stride + form.side).min(row.len());
-            prefetch::for_reading(row.get(first..end).unwrap_or_default());
-        }
+        let (y, x) = (y * stride, x * stride);
+        job.input.expect(channel, y..y + side, x..x + run.len() * stride + side);
     });
 }
 
@@ -198,7 +189,7 @@ impl Tap {
 fn place_in_a_row(job: &Job<'_>, pixels: Range<usize>) -> Option<(usize, usize)> {
     let (form, width) = (job.conv.form, job.output.width);
     let (y, x) = (pixels.start / width, pixels.start % width);
-    (!form.upsample && form.stride <= 2 && y < job.output.height && x + pixels.len() <= width).then_some((y, x))
+    (!form.upsample && form.stride <= 2 && x + pixels.len() <= width).then_some((y, x))
 }
 
 /// What a tap sees from a vector's pixels that lie in one row.

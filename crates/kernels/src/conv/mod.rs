@@ -11,11 +11,14 @@ mod winograd;
 
 use crate::dispatch::{self, Level};
 use crate::lanes::{LANES, Line};
+use crate::prefetch;
 use crate::products::Products;
 use crate::unit::{Bf16Pair, Unit};
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// Channels between the one that is read and the one that the processor is told to fetch.
+const CHANNELS_AHEAD: usize = 4;
 /// Tasks that a picture is cut into at least, if it is large enough, so that many threads have work.
 const TASKS_MIN: usize = 16;
 /// Chunks of outputs that a task has at least: what it prepares of the input is used by each of them.
@@ -246,6 +249,22 @@ impl Source<'_> {
             1 => to.copy_from_slice(&row[..n_inside]),
             2 => to.iter_mut().zip(row.chunks(2)).for_each(|(to, pair)| *to = pair[0]),
             _ => to.iter_mut().zip(row.chunks(step)).for_each(|(to, some)| *to = some[0]),
+        }
+    }
+
+    /// Asks for a part of a channel, in the padded, perhaps doubled, picture: channels lie a picture apart, which the
+    /// processor does not foresee. None is asked for of a channel that is not there.
+    #[inline(always)]
+    fn expect(&self, channel: usize, rows: Range<usize>, columns: Range<usize>) {
+        if channel >= self.form.inputs {
+            return;
+        }
+        for row in rows.filter_map(|y| self.row(channel, y)) {
+            let place = |x: usize| {
+                let x = x.saturating_sub(self.form.padding.before);
+                (if self.form.upsample { x / 2 } else { x }).min(row.len())
+            };
+            prefetch::for_reading(&row[place(columns.start)..place(columns.end)]);
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) fn multiply<L: Lanes, U: Unit>(lanes: L, weights: &[Line], columns: &
             }
         }
         Room::SixByOne => {
-            // Four of the rows, of which there is a whole number in a chunk.
+            // Four of the rows: a chunk has no whole number of sixes.
             for first in 0..n_vectors {
                 tile.add_to::<L, U, 4, 1>(lanes, first, sums);
             }

@@ -7,10 +7,9 @@
 
 use super::tile::{self, TILE_VECTORS};
 use super::transform::{self, GIVEN, PRODUCTS, Pair, SEEN};
-use super::{Extent, Form, Job};
+use super::{CHANNELS_AHEAD, Extent, Form, Job};
 use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
-use crate::prefetch;
 use crate::unit::Unit;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -21,8 +20,6 @@ use std::ops::Range;
 const BLOCK_VECTORS: usize = TILE_VECTORS;
 /// Units of channels that are added up at once, as in [`super::columns`].
 const BLOCK_UNITS: usize = 256;
-/// Channels between the one that is transformed and the one that the processor is told to fetch.
-const CHANNELS_AHEAD: usize = 4;
 /// Pixels that the widest row of a vector's tiles spans, rounded up to whole vectors.
 const ROW_VECTORS: usize = (LANES * GIVEN + SEEN - GIVEN).div_ceil(LANES);
 
@@ -130,12 +127,13 @@ fn transform_inputs<L: Lanes, U: Unit>(lanes: L, job: &Job<'_>, tiles: Range<usi
     let stride = product_stride(channels.div_ceil(U::NUMBERS) * n_vectors);
     for vector in 0..n_vectors {
         for_each_run(job.output, vector_tiles(&tiles, vector), |run, row, column| {
+            let (top, left) = (row * GIVEN, column * GIVEN);
             let mut seen = [[[Line::ZERO; ROW_VECTORS]; SEEN]; 2];
             for (unit, first) in (0..channels).step_by(U::NUMBERS).enumerate() {
                 for (channel, seen) in (first..first + U::NUMBERS).zip(&mut seen) {
-                    expect(job, channel + CHANNELS_AHEAD, (row * GIVEN, column * GIVEN));
+                    job.input.expect(channel + CHANNELS_AHEAD, top..top + SEEN, left..left + ROW_VECTORS * LANES);
                     *seen = if channel < channels {
-                        transform_columns(lanes, job, channel, (row * GIVEN, column * GIVEN))
+                        transform_columns(lanes, job, channel, (top, left))
                     } else {
                         [[Line::ZERO; ROW_VECTORS]; SEEN]
                     };
@@ -160,19 +158,6 @@ fn transform_inputs<L: Lanes, U: Unit>(lanes: L, job: &Job<'_>, tiles: Range<usi
                 }
             }
         });
-    }
-}
-
-/// Asks for what a row of tiles sees of a channel: channels lie a picture apart, which the processor does not foresee.
-#[inline(always)]
-fn expect(job: &Job<'_>, channel: usize, (y, x): (usize, usize)) {
-    let form = job.conv.form;
-    if channel >= form.inputs {
-        return;
-    }
-    for row in (0..SEEN).filter_map(|dy| job.input.row(channel, y + dy)) {
-        let (first, n) = if form.upsample { (x / 2, ROW_VECTORS * LANES / 2) } else { (x, ROW_VECTORS * LANES) };
-        prefetch::for_reading(&row[first.min(row.len())..(first + n).min(row.len())]);
     }
 }
 

@@ -7,7 +7,7 @@
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
-mod x86;
+pub(crate) mod x86;
 
 use crate::dispatch::{self, Level};
 use crate::math;

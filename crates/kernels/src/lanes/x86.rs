@@ -10,7 +10,7 @@ use std::arch::x86_64::{
     _mm512_add_ps, _mm512_alignr_epi32, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps,
     _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps, _mm512_loadu_ps, _mm512_mask_blend_epi16,
     _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps,
-    _mm512_rcp14_ps, _mm512_reduce_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
+    _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
     _mm512_shuffle_f32x4, _mm512_srli_epi32, _mm512_store_ps, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
     _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
@@ -189,7 +189,7 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         }
     }
 
-    /// As for the others, with instructions that take the nearest whole number away and scale by powers of two.
+    /// As for the others, with instructions that round and scale by powers of two.
     #[inline(always)]
     fn silu(self, x: __m512) -> __m512 {
         // SAFETY: as above.
@@ -197,12 +197,7 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
             let exponent = _mm512_mul_ps(x, _mm512_set1_ps(-std::f32::consts::LOG2_E));
             // Beyond, the result is next to nothing.
             let exponent = _mm512_min_ps(exponent, _mm512_set1_ps(126.0));
-            let r = _mm512_reduce_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(exponent);
-            let mut p = _mm512_set1_ps(math::EXP2[6]);
-            for coefficient in math::EXP2[..6].iter().rev() {
-                p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*coefficient));
-            }
-            let power = _mm512_scalef_ps(p, _mm512_sub_ps(exponent, r));
+            let power = exp2(exponent);
             self.div(x, _mm512_add_ps(power, _mm512_set1_ps(1.0)))
         }
     }
@@ -257,6 +252,24 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
             self.store(_mm512_shuffle_f32x4::<0b10_00_10_00>(t01_high, t23_high), &mut row[2]);
             self.store(_mm512_shuffle_f32x4::<0b11_01_11_01>(t01_high, t23_high), &mut row[3]);
         }
+    }
+}
+
+/// `2^x`, within 2 ulp for `x` up to 127, with instructions that round and scale by powers of two.
+///
+/// # Safety
+/// The processor must have AVX-512F.
+#[inline(always)]
+pub(crate) unsafe fn exp2(x: __m512) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+        let r = _mm512_sub_ps(x, n);
+        let mut p = _mm512_set1_ps(math::EXP2[6]);
+        for coefficient in math::EXP2[..6].iter().rev() {
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*coefficient));
+        }
+        _mm512_scalef_ps(p, n)
     }
 }
 

@@ -8,8 +8,7 @@ mod x86;
 use super::int8::Operands;
 use super::single;
 use crate::dispatch::{self, dispatched};
-use crate::lanes::Lanes;
-use crate::tile::{PANEL, PanelLine, Sink, Sums, TILE_ROWS, Tile};
+use crate::tile::{AddTo, PANEL, PanelLine, Sums, TILE_ROWS, Tile};
 use crate::unit::Unit;
 
 /// `sums += rows · lines`
@@ -19,17 +18,6 @@ use crate::unit::Unit;
 pub(super) fn tile<U: Unit>(rows: &[[U; TILE_ROWS]], lines: &[PanelLine<U>], sums: &mut Tile) {
     let (factors, sink) = (rows.as_flattened(), AddTo(sums));
     U::run(dispatch::level(), Sums::<_, _, TILE_ROWS, 1> { factors, lines, n_columns: PANEL, sink });
-}
-
-struct AddTo<'a>(&'a mut Tile);
-
-impl Sink for AddTo<'_> {
-    #[inline(always)]
-    fn take<L: Lanes>(&mut self, lanes: L, row: usize, column: usize, sums: L::Vector) {
-        if let Some(place) = self.0[row][column..].first_chunk_mut() {
-            lanes.store_numbers(lanes.add(lanes.load_numbers(place), sums), place);
-        }
-    }
 }
 
 dispatched! {
