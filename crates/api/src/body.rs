@@ -9,11 +9,13 @@ use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use domain::fault::{ErrorCode, Fault};
 use domain::limits::BODY_BYTES_MAX;
+use domain::memory::Share;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt;
-use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A larger body is parsed on a thread of its own.
+const PARSED_AT_ONCE_BYTES_MAX: usize = 256 << 10;
 
 /// A type that reads itself from a JSON object's fields.
 pub(crate) trait FromFields: Sized {
@@ -27,7 +29,7 @@ pub(crate) struct ApiJson<T> {
     pub(crate) value: T,
     pub(crate) raw: Bytes,
     /// Kept as long as the body is: all bodies together have a limit.
-    pub(crate) memory: BodyMemory,
+    pub(crate) memory: Share,
 }
 
 impl<T: FromFields> FromRequest<Api> for ApiJson<T> {
@@ -36,44 +38,29 @@ impl<T: FromFields> FromRequest<Api> for ApiJson<T> {
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
         check_media_type(request.headers())?;
         check_length(request.headers())?;
-        let mut memory = BodyMemory { budget: api.body_kibibytes.clone(), held: None };
+        let mut memory = api.body_memory.share();
         let limit = api.config().limits.body_read;
         let collected = tokio::time::timeout(limit, collect(request.into_body(), &mut memory)).await;
         let raw = collected.unwrap_or_else(|_| {
             Err(Fault::new(ErrorCode::Malformed, format!("the body did not arrive within {} s", limit.as_secs())))
         })?;
-        let value = T::from_fields(Fields::read(&raw, T::NAMES)?)?;
+        let fields = fields::<T>(raw.clone()).await?;
+        let (app_id, ref_id) = (fields.told(&["app_id"]), fields.told(&["ref_id", "refID", "reference_id"]));
+        let value = T::from_fields(fields).map_err(|fault| ApiError::from(fault).about(app_id, ref_id))?;
         Ok(Self { value, raw, memory })
     }
 }
 
-/// What one body holds of the memory for all.
-pub(crate) struct BodyMemory {
-    budget: Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
-}
-
-impl BodyMemory {
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Fault> {
-        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = bytes.div_ceil(1024).saturating_sub(held);
-        if missing == 0 {
-            return Ok(());
-        }
-        let n_permits = u32::try_from(missing).unwrap_or(u32::MAX);
-        let Ok(more) = self.budget.clone().try_acquire_many_owned(n_permits) else {
-            let detail = "too many large bodies at once; try again";
-            return Err(Fault::new(ErrorCode::Unavailable, detail).retry_after_s(1));
-        };
-        match &mut self.held {
-            Some(held) => held.merge(more),
-            None => self.held = Some(more),
-        }
-        Ok(())
+/// Parsing a large body takes a while, so it is not done among the tasks that wait for the network.
+async fn fields<T: FromFields>(raw: Bytes) -> Result<Fields, Fault> {
+    if raw.len() <= PARSED_AT_ONCE_BYTES_MAX {
+        return Fields::read(&raw, T::NAMES);
     }
+    let parsed = tokio::task::spawn_blocking(move || Fields::read(&raw, T::NAMES)).await;
+    parsed.unwrap_or_else(|_| Err(Fault::new(ErrorCode::Internal, "the body could not be parsed; try again")))
 }
 
-async fn collect(mut body: Body, memory: &mut BodyMemory) -> Result<Bytes, Fault> {
+async fn collect(mut body: Body, memory: &mut Share) -> Result<Bytes, Fault> {
     let mut collected = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Fault::new(ErrorCode::Malformed, "the body broke off before its end"))?;
@@ -81,7 +68,7 @@ async fn collect(mut body: Body, memory: &mut BodyMemory) -> Result<Bytes, Fault
         if collected.len() + data.len() > BODY_BYTES_MAX {
             return Err(too_large());
         }
-        memory.grow_to(collected.len() + data.len())?;
+        memory.grow_to(collected.len() + data.len()).map_err(|_| crowded())?;
         collected.extend_from_slice(&data);
     }
     Ok(collected.freeze())
@@ -110,6 +97,10 @@ fn check_length(headers: &HeaderMap) -> Result<(), Fault> {
     if length.is_some_and(|length| length > BODY_BYTES_MAX as u64) { Err(too_large()) } else { Ok(()) }
 }
 
+fn crowded() -> Fault {
+    Fault::new(ErrorCode::Unavailable, "too many large bodies at once; try again").retry_after_s(1)
+}
+
 fn too_large() -> Fault {
     Fault::new(ErrorCode::TooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
 }
@@ -131,20 +122,5 @@ mod tests {
             assert!(!check(other), "{other}");
         }
         assert!(check_media_type(&HeaderMap::new()).is_err());
-    }
-
-    #[test]
-    fn all_bodies_together_have_a_limit() {
-        let budget = Arc::new(Semaphore::new(4));
-        let mut first = BodyMemory { budget: budget.clone(), held: None };
-        let mut second = BodyMemory { budget: budget.clone(), held: None };
-        first.grow_to(1).unwrap();
-        first.grow_to(3000).unwrap();
-        second.grow_to(1024).unwrap();
-        assert_eq!(second.grow_to(1025).unwrap_err().code, ErrorCode::Unavailable);
-        drop(first);
-        second.grow_to(4096).unwrap();
-        drop(second);
-        assert_eq!(budget.available_permits(), 4);
     }
 }

@@ -34,10 +34,12 @@ enum Scalar {
 }
 
 /// A whole number, which may still be out of every range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Whole {
     Unsigned(u64),
     Negative(i64),
+    /// Of more than 64 bits.
+    Beyond(f64),
 }
 
 impl Fields {
@@ -53,6 +55,14 @@ impl Fields {
             // The text of such an error repeats the value, which may be anybody's prompt.
             serde_json::error::Category::Data => malformed("the body is not a JSON object".to_owned()),
             _ => malformed(format!("the body is not JSON: {error}")),
+        })
+    }
+
+    /// A text that a later error may repeat; what is none is for [`Fields::text`] to refuse.
+    pub(crate) fn told(&self, names: &[&'static str]) -> Option<String> {
+        names.iter().find_map(|name| match self.known.get(name) {
+            Some(Scalar::Text(text)) => Some(text.clone()),
+            _ => None,
         })
     }
 
@@ -82,15 +92,13 @@ impl Fields {
         }
     }
 
-    /// A whole number that may be negative.
+    /// A whole number that may be negative; one beyond 64 bits is the outermost, which no field allows.
     pub(crate) fn integer(&mut self, name: &'static str) -> Result<Option<i64>, Fault> {
         match self.whole(name)? {
             None => Ok(None),
             Some(Whole::Negative(number)) => Ok(Some(number)),
-            Some(Whole::Unsigned(number)) => match i64::try_from(number) {
-                Ok(number) => Ok(Some(number)),
-                Err(_) => Err(mistyped(name, &Scalar::Unsigned(number), "a whole number of 64 bits")),
-            },
+            Some(Whole::Unsigned(number)) => Ok(Some(i64::try_from(number).unwrap_or(i64::MAX))),
+            Some(Whole::Beyond(number)) => Ok(Some(number as i64)),
         }
     }
 
@@ -106,7 +114,8 @@ impl Fields {
             Some(Scalar::Float(number)) if number.fract() == 0.0 && (-9.2e18..0.0).contains(&number) => {
                 Ok(Some(Whole::Negative(number as i64)))
             }
-            Some(other) => Err(mistyped(name, &other, "a whole number of 64 bits")),
+            Some(Scalar::Float(number)) if number.fract() == 0.0 => Ok(Some(Whole::Beyond(number))),
+            Some(other) => Err(mistyped(name, &other, "a whole number")),
         }
     }
 }
@@ -260,10 +269,12 @@ mod tests {
         assert_eq!(read(r#"{"a": 3}"#).number("a").unwrap(), Some(3.0));
         assert_eq!(read(r#"{"a": null}"#).number("a").unwrap(), None);
         let error = read(r#"{"a": 1.5}"#).whole("a").unwrap_err();
-        assert_eq!(error.detail, "a: got the number 1.5; expected a whole number of 64 bits");
+        assert_eq!(error.detail, "a: got the number 1.5; expected a whole number");
         let error = read(r#"{"a": "4"}"#).number("a").unwrap_err();
         assert_eq!(error.detail, "a: got the text \"4\"; expected a number");
-        assert!(read(r#"{"a": 1e300}"#).whole("a").is_err());
+        // Beyond 64 bits is a matter of what the field allows, not of its type.
+        assert_eq!(read(r#"{"a": 1e300}"#).whole("a").unwrap(), Some(Whole::Beyond(1e300)));
+        assert_eq!(read(r#"{"a": -1e300}"#).integer("a").unwrap(), Some(i64::MIN));
     }
 
     #[test]

@@ -20,10 +20,12 @@ mod wire;
 use app::App;
 use axum::Router;
 use axum::routing::{get, post};
+use domain::memory::Budget;
 use drain::DrainSignal;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::routes::{apps, events, health, image_to_image, page, results, status, tasks};
@@ -33,7 +35,7 @@ use crate::routes::{apps, events, health, image_to_image, page, results, status,
 pub struct Api {
     inner: Arc<Parts>,
     requests: Arc<Semaphore>,
-    body_kibibytes: Arc<Semaphore>,
+    body_memory: Budget,
 }
 
 /// What the composition root puts together.
@@ -67,6 +69,8 @@ pub struct Limits {
     pub head_read: Duration,
     /// From the first byte of a request's body to its last.
     pub body_read: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub write_stall: Duration,
     /// How long bytes that nobody wants are read and dropped, so that the client reads its answer.
     pub linger: Duration,
 }
@@ -79,8 +83,22 @@ impl Default for Limits {
             bodies_bytes: 512 << 20,
             head_read: Duration::from_secs(20),
             body_read: Duration::from_secs(120),
+            write_stall: Duration::from_secs(30),
             linger: Duration::from_secs(10),
         }
+    }
+}
+
+/// A server that has drained: nobody waits for a picture any more, but others come and ask how it stands.
+pub struct Closing {
+    listener: TcpListener,
+    api: Api,
+}
+
+impl Closing {
+    /// Answers for as long as it is polled: new tasks and `/readyz` with 503, and how tasks stand.
+    pub async fn turn_away(self) {
+        server::turn_away(&self.listener, &self.api).await;
     }
 }
 
@@ -89,14 +107,15 @@ impl Api {
         let limits = parts.config.limits;
         Self {
             requests: Arc::new(Semaphore::new(limits.requests)),
-            body_kibibytes: Arc::new(Semaphore::new(limits.bodies_bytes >> 10)),
+            body_memory: Budget::new(limits.bodies_bytes),
             inner: Arc::new(parts),
         }
     }
 
-    /// Serves until the drain is over; see [`drain`].
-    pub async fn serve(self, listener: tokio::net::TcpListener) {
-        server::serve(listener, self).await;
+    /// Serves until a drain has begun and nobody waits any more; see [`drain`]. What is returned answers on.
+    pub async fn serve(self, listener: TcpListener) -> Closing {
+        server::serve(&listener, &self).await;
+        Closing { listener, api: self }
     }
 
     fn app(&self) -> &App {

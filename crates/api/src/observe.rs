@@ -50,7 +50,7 @@ async fn observe(request: Request, next: Next) -> Response {
 }
 
 /// Unique on this machine and ordered in time; it guards nothing, so it need not be random.
-fn next_request_id() -> String {
+pub(crate) fn next_request_id() -> String {
     static N_REQUESTS: AtomicU64 = AtomicU64::new(0);
     let count = N_REQUESTS.fetch_add(1, Ordering::Relaxed);
     let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();

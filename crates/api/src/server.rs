@@ -6,6 +6,7 @@
 use crate::Api;
 use crate::drain::DrainSignal;
 use crate::error::ApiError;
+use crate::observe::next_request_id;
 use crate::server::overheard::Overheard;
 use axum::Router;
 use http::{Request, StatusCode};
@@ -37,14 +38,25 @@ const SILENCE: Duration = Duration::from_secs(1);
 const BREATHE: Duration = Duration::from_millis(100);
 
 /// Serves until a drain has begun and nobody is left, or its last moment has passed.
-pub(crate) async fn serve(listener: TcpListener, api: Api) {
+pub(crate) async fn serve(listener: &TcpListener, api: &Api) {
     let limits = api.config().limits;
     let connections = Arc::new(Semaphore::new(limits.connections));
-    let router = api.router();
-    let mut end = pin!(drained(api.inner.drain.clone(), connections.clone(), limits.connections));
+    let end = drained(api.inner.drain.clone(), connections.clone(), limits.connections);
+    accept_until(end, listener, api, connections).await;
+}
+
+/// Answers on, to say that the server is about to end.
+pub(crate) async fn turn_away(listener: &TcpListener, api: &Api) {
+    let connections = Arc::new(Semaphore::new(api.config().limits.connections));
+    accept_until(std::future::pending(), listener, api, connections).await;
+}
+
+async fn accept_until(end: impl Future<Output = ()>, listener: &TcpListener, api: &Api, connections: Arc<Semaphore>) {
+    let (limits, router) = (api.config().limits, api.router());
+    let mut end = pin!(end);
     loop {
         let (stream, permit) = tokio::select! {
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = accept(listener, &connections) => accepted,
             () = &mut end => return,
         };
         let (router, drain) = (router.clone(), api.inner.drain.clone());
@@ -92,11 +104,12 @@ async fn converse(stream: TcpStream, router: Router, mut drain: DrainSignal, lim
         .header_read_timeout(limits.head_read)
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(!came_late)
-        .serve_connection(TokioIo::new(Overheard::new(stream)), service);
+        .serve_connection(TokioIo::new(Overheard::new(stream, limits.write_stall)), service);
     let mut leaving = drain.clone();
     let mut last_moment = pin!(async {
         let until = drain.begun().await;
-        sleep_until(until + LEAVE).await;
+        // Who comes after the last moment has a moment of its own, to hear that it came too late.
+        sleep_until(if came_late { until.max(Instant::now()) } else { until } + LEAVE).await;
     });
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
@@ -124,17 +137,20 @@ async fn converse(stream: TcpStream, router: Router, mut drain: DrainSignal, lim
     let mut stream = overheard.into_inner();
     if let Some((status, detail)) = owed {
         // A client that has gone does not hear it, which is its own doing.
-        let _ = stream.write_all(&last_words(status, detail)).await;
+        let _ = timeout(limits.write_stall, stream.write_all(&last_words(status, detail))).await;
     }
     part(stream, limits.linger).await;
 }
 
 /// The answer to a request that never became one.
 fn last_words(status: StatusCode, detail: &str) -> Vec<u8> {
+    let id = next_request_id();
+    tracing::info!(request.id = %id, http.status = status.as_u16(), "refused");
     let envelope = ApiError::of_http(status, detail).envelope;
     let body = serde_json::to_string(&envelope).expect("an envelope is serializable, this is a bug");
     let head = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: {id}\r\n\
+         x-content-type-options: nosniff\r\nconnection: close\r\n\r\n",
         status.as_u16(),
         status.canonical_reason().unwrap_or_default(),
         body.len()

@@ -14,7 +14,8 @@ use store::contract::{Depth, StoreError, Stores};
 use crate::availability::Availability;
 use crate::keys::{Caller, Keys};
 use crate::quota::Quota;
-use crate::source::Sources;
+use crate::source::{DECODERS, Sources};
+use crate::turns::Turns;
 
 pub mod availability;
 pub mod keys;
@@ -25,12 +26,15 @@ pub mod submit;
 pub mod wait;
 pub mod watch;
 
+mod turns;
+
 /// The use cases, over everything that they need. A clone is a handle to the same thing.
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Parts>,
     keys: Keys,
     quota: Arc<Quota>,
+    decoding: Arc<Turns>,
 }
 
 /// What the composition root puts together.
@@ -63,7 +67,7 @@ impl App {
     pub fn new(parts: Parts) -> Self {
         let keys = Keys::new(parts.stores.keys.clone());
         let quota = Arc::new(Quota::new(parts.config.submissions_per_minute));
-        Self { inner: Arc::new(parts), keys, quota }
+        Self { inner: Arc::new(parts), keys, quota, decoding: Arc::new(Turns::new(DECODERS)) }
     }
 
     pub fn catalogue(&self) -> &Catalogue {

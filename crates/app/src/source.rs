@@ -4,34 +4,40 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use domain::fault::{ErrorCode, Fault};
 use ingest::{FetchError, Fetcher};
-use tokio::sync::Semaphore;
+
+use crate::turns::Turn;
 
 /// Pictures that are decoded at a time, since the largest allowed takes some 700 MB.
-static DECODERS: Semaphore = Semaphore::const_new(2);
+pub(crate) const DECODERS: usize = 2;
 
 #[async_trait]
 pub trait Sources: Send + Sync {
-    /// The picture's bytes, known to be a picture within every limit. The URL is `http`, `https` or `data:`.
-    async fn fetch(&self, url: &str) -> Result<Bytes, Fault>;
+    /// The picture's bytes, whose header is in order and within every limit. The URL is `http`, `https` or `data:`; a
+    /// fault names the field that it stood in.
+    async fn fetch(&self, field: &'static str, url: &str) -> Result<Bytes, Fault>;
 }
 
 #[async_trait]
 impl Sources for Fetcher {
-    async fn fetch(&self, url: &str) -> Result<Bytes, Fault> {
-        match Self::fetch(self, url).await {
-            Ok(fetched) => whole(fetched.bytes).await,
-            Err(error) => Err(error.fault()),
-        }
+    async fn fetch(&self, field: &'static str, url: &str) -> Result<Bytes, Fault> {
+        Self::fetch(self, url).await.map(|fetched| fetched.bytes).map_err(|error| error.fault(field))
     }
 }
 
 /// The fetcher looks at the header alone; a picture that breaks off after it is refused here, before a task is made of
 /// it.
-async fn whole(bytes: Bytes) -> Result<Bytes, Fault> {
-    let internal = || Fault::new(ErrorCode::Internal, "the picture could not be checked; try again");
-    let _permit = DECODERS.acquire().await.map_err(|_| internal())?;
-    let decoded = tokio::task::spawn_blocking(move || imaging::decode(&bytes).map(|_| bytes)).await;
-    decoded.map_err(|_| internal())?.map_err(|error| FetchError::Image(error).fault())
+pub(crate) async fn whole(field: &'static str, bytes: Bytes, turn: Turn) -> Result<Bytes, Fault> {
+    // The turn goes along: decoding does not end when the caller hangs up.
+    let decode = move || {
+        let _turn = turn;
+        imaging::decode(&bytes).map(|_| bytes)
+    };
+    let decoded = tokio::task::spawn_blocking(decode).await.map_err(|_| unchecked())?;
+    decoded.map_err(|error| FetchError::Image(error).fault(field))
+}
+
+pub(crate) fn unchecked() -> Fault {
+    Fault::new(ErrorCode::Internal, "the picture could not be checked; try again")
 }
 
 /// A URL as it is kept with the task: a `data:` URI by its type and length, since the picture itself is kept elsewhere.
@@ -48,15 +54,21 @@ pub(crate) fn recorded_url(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turns::Turns;
 
     #[tokio::test]
     async fn a_picture_that_breaks_off_is_refused() {
         let metadata = imaging::Metadata { software: String::new(), model: String::new(), seed: None };
         let picture = imaging::Picture::filled(domain::quantity::Size::new(64, 64), [1, 2, 3]);
         let png = imaging::encode(&picture, domain::request::OutputFormat::Png, &metadata).unwrap();
-        assert!(whole(Bytes::from(png.clone())).await.is_ok());
+        let turns = Turns::new(1);
+        let key = domain::id::KeyId::from_random([1; 8]);
+        let turn = async || turns.next(&key).await.unwrap();
+        assert!(whole("image", Bytes::from(png.clone()), turn().await).await.is_ok());
         let half = Bytes::from(png[..png.len() / 2].to_vec());
-        assert_eq!(whole(half).await.unwrap_err().code, ErrorCode::SourceUnavailable);
+        let fault = whole("control_image", half, turn().await).await.unwrap_err();
+        assert_eq!(fault.code, ErrorCode::SourceUnavailable);
+        assert!(fault.detail.starts_with("control_image: "), "{fault}");
     }
 
     #[test]

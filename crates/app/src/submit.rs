@@ -1,7 +1,7 @@
 //! Accepting a task: check, admit, fetch the reference picture, queue. Durable before the caller hears of it.
 
 use crate::keys::Caller;
-use crate::source::recorded_url;
+use crate::source::{recorded_url, unchecked, whole};
 use crate::{App, now_ms, random_bytes, store_failed};
 use bytes::Bytes;
 use domain::fault::{ErrorCode, Fault, Invalid};
@@ -73,7 +73,7 @@ impl App {
     /// A task under an idempotency key is never cancelled because its caller went away: whoever sends such a key means
     /// to ask again, and must then find the task and not its remains.
     pub async fn submit(&self, caller: &Caller, order: Order) -> Result<Placed, Fault> {
-        let idempotency = idempotency(&order)?;
+        let idempotency = idempotency(&order).await?;
         let names_class = order.draft.inference_type.is_some();
         let mut request = GenerationRequest::accept(order.draft, &self.inner.catalogue, fresh_seed()?)?;
         request.ignored.extend(order.unknown_fields);
@@ -85,10 +85,10 @@ impl App {
         }
         let named_class = request.inference_type.filter(|_| names_class);
         self.place(&mut request, named_class)?;
-        self.admit(caller, &request)?;
-        let source = self.fetched(&mut request.image).await?;
+        self.admit(caller, &request).await?;
+        let source = self.fetched(caller, "image", &mut request.image).await?;
         let control = match &mut request.control_image {
-            Some(url) => Some(self.fetched(url).await?),
+            Some(url) => Some(self.fetched(caller, "control_image", url).await?),
             None => None,
         };
         let (app, owner) = (self.clone(), caller.key.clone());
@@ -134,18 +134,23 @@ impl App {
         Ok(())
     }
 
-    fn admit(&self, caller: &Caller, request: &GenerationRequest) -> Result<(), Fault> {
+    async fn admit(&self, caller: &Caller, request: &GenerationRequest) -> Result<(), Fault> {
         let app = self.inner.catalogue.by_id(request.app.as_str()).expect("an accepted app is listed, this is a bug");
         if let Err(how_to_install) = self.inner.availability.model_for(app) {
             let fault = Fault::new(ErrorCode::Unavailable, format!("{}: {how_to_install}", app.name));
             return Err(fault.retry_after_s(RETRY_ABSENT_S));
         }
-        self.quota.take(&caller.key)
+        self.quota.take(&caller.key)?;
+        // Asked again when the task is queued; here it spares fetching and decoding what would be refused.
+        let refusal = self.inner.stores.tasks.refusal(&caller.key).await.map_err(store_failed)?;
+        refusal.map_or(Ok(()), |refusal| settled(refusal).map(drop))
     }
 
-    /// Fetches a picture, and leaves of its URL what is kept with the task.
-    async fn fetched(&self, url: &mut String) -> Result<Bytes, Fault> {
-        let picture = self.inner.sources.fetch(url).await?;
+    /// Fetches and checks a picture, and leaves of its URL what is kept with the task.
+    async fn fetched(&self, caller: &Caller, field: &'static str, url: &mut String) -> Result<Bytes, Fault> {
+        let fetched = self.inner.sources.fetch(field, url).await?;
+        let turn = self.decoding.next(&caller.key).await.map_err(|_| unchecked())?;
+        let picture = whole(field, fetched, turn).await?;
         *url = recorded_url(url);
         Ok(picture)
     }
@@ -162,6 +167,7 @@ impl App {
         }
         let submitted = tasks.submit(new).await;
         let queued = matches!(&submitted, Ok(Submission::Accepted(task)) if task.id == id);
+        // Where the store failed, whether the task is queued is not known: what is left over is swept up later.
         if !queued && submitted.is_ok() {
             self.forget(&pictures).await;
         }
@@ -206,14 +212,18 @@ fn settled(submission: Submission) -> Result<Task, Fault> {
     }
 }
 
-fn idempotency(order: &Order) -> Result<Option<Idempotency>, Fault> {
+async fn idempotency(order: &Order) -> Result<Option<Idempotency>, Fault> {
     let Some(key) = &order.idempotency_key else { return Ok(None) };
     let visible = key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     if key.trim().is_empty() || key.len() > IDEMPOTENCY_KEY_CHARS_MAX || !visible {
         let allowed = format!("1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters");
         return Err(Invalid::new("Idempotency-Key", format!("{} bytes", key.len()), allowed).into());
     }
-    Ok(Some(Idempotency { key: key.clone(), body_sha256: Sha256::digest(&order.body).into() }))
+    // Of a body of megabytes that takes a while, so it is not done among the tasks that wait for the network.
+    let body = order.body.clone();
+    let digest = tokio::task::spawn_blocking(move || Sha256::digest(&body).into()).await;
+    let internal = |_| Fault::new(ErrorCode::Internal, "the body could not be read; try again");
+    Ok(Some(Idempotency { key: key.clone(), body_sha256: digest.map_err(internal)? }))
 }
 
 /// 32 bits, so that a client whose numbers are doubles can send it back unchanged.

@@ -138,7 +138,11 @@ pub struct Invalid {
 
 impl Invalid {
     pub fn new(field: &'static str, got: impl fmt::Display, allowed: impl Into<String>) -> Self {
-        let mut got = got.to_string();
+        let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        let mut got: String = got.to_string().chars().map(printable).collect();
+        if got.is_empty() {
+            got.push_str("an empty text");
+        }
         if got.chars().count() > 80 {
             got = got.chars().take(80).collect::<String>() + "…";
         }
@@ -170,6 +174,12 @@ mod tests {
             assert_eq!(ErrorCode::parse(code.as_str()), Some(code));
         }
         assert_eq!(ErrorCode::parse("teapot"), None);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_seen_is_told_all_the_same() {
+        assert_eq!(Invalid::new("image", "", "a URL").to_string(), "image: got an empty text; allowed: a URL");
+        assert_eq!(Invalid::new("app_id", "a\n", "b").got, "a\u{fffd}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod gpu;
 pub mod id;
 pub mod limits;
+pub mod memory;
 pub mod quantity;
 pub mod request;
 pub mod task;

@@ -116,7 +116,7 @@ impl GenerationRequest {
             seed: draft.seed.unwrap_or(fresh_seed),
             inference_type: app.deployed.then_some(inference_type.unwrap_or(InferenceType::A10g)),
             output_format: draft.output_format.as_deref().map_or(Ok(OutputFormat::Png), OutputFormat::parse)?,
-            reference_id: short_text("ref_id", draft.reference_id, REFERENCE_CHARS_MAX)?,
+            reference_id: reference_id(draft.reference_id)?,
             ignored,
         })
     }
@@ -201,6 +201,11 @@ fn prompt_for(app: &App, prompt: Option<String>) -> Result<String, Invalid> {
         return Err(Invalid::new("prompt", "nothing", format!("1 to {PROMPT_CHARS_MAX} characters")));
     }
     Ok(prompt)
+}
+
+/// A caller's own reference, if it may be one.
+pub fn reference_id(text: Option<String>) -> Result<Option<String>, Invalid> {
+    short_text("ref_id", text, REFERENCE_CHARS_MAX)
 }
 
 /// The error counts the characters; it does not repeat them, since a prompt never leaves the request.

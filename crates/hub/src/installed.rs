@@ -48,8 +48,8 @@ impl std::fmt::Debug for EmbeddedFile {
 /// The installed weights, by model.
 #[derive(Clone, Debug)]
 pub struct Shelf {
-    /// The folder is not the one that everybody looks in, so that a pull has to be told of it.
-    is_elsewhere: bool,
+    /// What a pull has to be told to fill the folder that was looked in; empty, if that is the usual one.
+    pull_option: &'static str,
     models: BTreeMap<ModelId, Installed>,
     /// Remote models whose provider lets us in.
     remote: BTreeSet<ModelId>,
@@ -78,16 +78,20 @@ impl Shelf {
         let id = |name: &str| ModelId::parse(name).expect("a valid id, this is a bug");
         let there = EMBEDDED.iter().filter(|(_, files)| is_whole(files));
         let models = there.map(|(name, files)| (id(name), Installed::Embedded(files))).collect();
-        Self { is_elsewhere: false, models, remote: BTreeSet::new() }
+        Self { pull_option: "", models, remote: BTreeSet::new() }
     }
 
     /// Also the models of a folder: a folder of model folders and of single files, each named by its model, or one
     /// model's own folder. A model in the folder goes before the embedded one of the same name. One that a pull has not
     /// completed is not there.
     pub fn open(dir: &Path, registry: &Registry) -> Result<Self, HubError> {
-        let mut shelf = Self::open_usual(dir, registry)?;
-        shelf.is_elsewhere = true;
-        Ok(shelf)
+        Ok(Self::open_usual(dir, registry)?.filled_by(" --weights DIR"))
+    }
+
+    /// The same, with what a pull has to be told to fill its folder.
+    #[must_use]
+    pub fn filled_by(self, pull_option: &'static str) -> Self {
+        Self { pull_option, ..self }
     }
 
     /// The same for the folder that a pull fills unless it is told of another.
@@ -187,14 +191,20 @@ impl Shelf {
     pub fn usable(&self, ids: &[ModelId], registry: &Registry) -> Result<ModelId, String> {
         let paints = |id: &ModelId| registry.get(id).is_none_or(|model| model.paints);
         let is_there = |id: &ModelId| self.is_remote(id) || self.parts(id, registry).is_ok();
-        let usable = ids.iter().find(|id| paints(id) && is_there(id));
-        match (usable, ids.first()) {
-            (Some(id), _) => Ok(id.clone()),
-            (None, Some(first)) if paints(first) => {
-                Err(self.parts(first, registry).err().unwrap_or_else(|| self.how_to_install(first, registry)))
+        if let Some(id) = ids.iter().find(|id| paints(id) && is_there(id)) {
+            return Ok(id.clone());
+        }
+        let Some(first) = ids.first() else { return Err("no model serves this app".to_owned()) };
+        let missing = if paints(first) { self.parts(first, registry).err() } else { None };
+        let how = missing.unwrap_or_else(|| self.how_to_install(first, registry));
+        let can_be_pulled =
+            |id: &&ModelId| registry.get(id).is_some_and(|model| model.source.is_some() && model.paints);
+        match ids.iter().find(can_be_pulled) {
+            Some(other) if !can_be_pulled(&first) => {
+                let place = self.pull_option;
+                Err(format!("{how}; `pentimento pull {other}{place}` installs {other}, which serves this app too"))
             }
-            (None, Some(first)) => Err(self.how_to_install(first, registry)),
-            (None, None) => Err("no model serves this app".to_owned()),
+            _ => Err(how),
         }
     }
 
@@ -211,7 +221,7 @@ impl Shelf {
         }
         let how = match model.map(|model| (model.source.as_ref(), model.repository.as_ref(), model.note.as_ref())) {
             Some((Some(_), Some(repository), _)) => {
-                let place = if self.is_elsewhere { " --weights DIR" } else { "" };
+                let place = self.pull_option;
                 let is_gated = model.is_some_and(|model| model.gated);
                 let page = format!(", once their licence is accepted at https://huggingface.co/{repository}");
                 let ask = if is_gated { page } else { String::new() };

@@ -47,21 +47,26 @@ pub enum FetchError {
     BadAnswer,
     #[error("the picture has more than {0} bytes, which is the limit")]
     TooManyBytes(usize),
+    /// Together with the others that are being brought.
+    #[error("too many pictures are being fetched at once; try again")]
+    Crowded,
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
 impl FetchError {
-    /// What the client is told: 413 for a picture over a limit, 424 for everything else.
-    pub fn fault(&self) -> Fault {
+    /// What the client is told of the field with the URL: 413 for a picture over a limit, 503 where there is no room for
+    /// it now, 424 for everything else.
+    pub fn fault(&self, field: &str) -> Fault {
         let code = match self {
             Self::TooManyBytes(_)
             | Self::Image(ImageError::TooManyBytes(_) | ImageError::TooManyPixels(_) | ImageError::TooMuchMemory(_)) => {
                 ErrorCode::TooLarge
             }
+            Self::Crowded => return Fault::new(ErrorCode::Unavailable, self.to_string()).retry_after_s(1),
             _ => ErrorCode::SourceUnavailable,
         };
-        Fault::new(code, format!("image: {self}"))
+        Fault::new(code, format!("{field}: {self}"))
     }
 }
 
@@ -89,11 +94,12 @@ mod tests {
             FetchError::Image(ImageError::TooManyBytes(1)),
         ];
         for error in too_large {
-            assert_eq!(error.fault().code, ErrorCode::TooLarge, "{error}");
+            assert_eq!(error.fault("image").code, ErrorCode::TooLarge, "{error}");
         }
         for error in [FetchError::BadUrl, FetchError::Status(404), FetchError::Image(ImageError::Unrecognized)] {
-            assert_eq!(error.fault().code, ErrorCode::SourceUnavailable, "{error}");
-            assert!(error.fault().detail.starts_with("image: "), "{error}");
+            assert_eq!(error.fault("image").code, ErrorCode::SourceUnavailable, "{error}");
+            assert!(error.fault("control_image").detail.starts_with("control_image: "), "{error}");
         }
+        assert_eq!(FetchError::Crowded.fault("image").code, ErrorCode::Unavailable);
     }
 }

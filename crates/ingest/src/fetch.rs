@@ -2,12 +2,14 @@
 
 use crate::data_uri;
 use crate::error::FetchError;
+use crate::held::Held;
 use crate::http1::{self, Answer};
 use crate::policy::FetchPolicy;
 use crate::resolve::{Resolver, SystemResolver};
 use crate::target::{Place, Target};
 use bytes::Bytes;
 use domain::fault::Invalid;
+use domain::memory::{Budget, Share};
 use imaging::{Header, probe};
 use std::fmt;
 use std::net::IpAddr;
@@ -20,6 +22,7 @@ pub struct Fetcher {
     policy: FetchPolicy,
     resolver: Arc<dyn Resolver>,
     tls: Tls,
+    memory: Budget,
 }
 
 /// The bytes of an image file whose header is in order.
@@ -37,7 +40,8 @@ impl Fetcher {
 
     pub fn with_resolver(policy: FetchPolicy, resolver: Arc<dyn Resolver>) -> Result<Self, Invalid> {
         let tls = Tls::new(policy.extra_roots_pem.as_deref())?;
-        Ok(Self { policy, resolver, tls })
+        let memory = Budget::new(policy.bytes_together_max);
+        Ok(Self { policy, resolver, tls, memory })
     }
 
     /// The picture at an http, https or `data:` URL.
@@ -54,7 +58,9 @@ impl Fetcher {
         const DATA: &str = "data:";
         match url.split_at_checked(DATA.len()) {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case(DATA) => {
-                data_uri::read(rest, self.policy.bytes_max).map(Bytes::from)
+                let mut memory = self.memory.share();
+                memory.grow_to(rest.len()).map_err(|_| FetchError::Crowded)?;
+                decoded(rest.to_owned(), self.policy.bytes_max, memory).await
             }
             _ => self.download(Target::parse(url)?).await,
         }
@@ -77,12 +83,12 @@ impl Fetcher {
         let connecting = timeout(limit, transport::open(&addresses, target.port()));
         let stream = connecting.await.unwrap_or(Err(TransportError::Connect))?;
         if !target.is_https() {
-            return http1::get(stream, target, self.policy.bytes_max).await;
+            return http1::get(stream, target, self.policy.bytes_max, self.memory.share()).await;
         }
         let host = target.host()?;
         let encrypting = timeout(limit, self.tls.encrypt(&host, stream));
         let stream = encrypting.await.unwrap_or(Err(TransportError::Connect))?;
-        http1::get(stream, target, self.policy.bytes_max).await
+        http1::get(stream, target, self.policy.bytes_max, self.memory.share()).await
     }
 
     /// The only lookup of this hop: what it brings is checked, and connected to.
@@ -94,6 +100,12 @@ impl Fetcher {
         let usable = self.policy.usable(&found);
         if usable.is_empty() { Err(refusal) } else { Ok(usable) }
     }
+}
+
+/// Decoding megabytes takes a while too.
+async fn decoded(rest: String, bytes_max: usize, memory: Share) -> Result<Bytes, FetchError> {
+    let decode = move || data_uri::read(&rest, bytes_max).map(|bytes| Held::new(bytes, memory));
+    tokio::task::spawn_blocking(decode).await.map_err(|_| FetchError::BadAnswer)?.map(Bytes::from_owner)
 }
 
 /// Reading a header can take a while with hostile bytes, so it is not done among the tasks that wait for the network.

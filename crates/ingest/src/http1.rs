@@ -1,8 +1,10 @@
 //! One GET over one connection, with the body cut off at the limit.
 
 use crate::error::FetchError;
+use crate::held::Held;
 use crate::target::Target;
 use bytes::Bytes;
+use domain::memory::Share;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::Empty;
 use transport::{Body, Stream, exchange};
@@ -21,11 +23,12 @@ pub(crate) async fn get(
     stream: impl Stream + 'static,
     target: &Target,
     bytes_max: usize,
+    memory: Share,
 ) -> Result<Answer, FetchError> {
     let answer = exchange(stream, request(target)?).await?;
     match answer.status {
         StatusCode::OK if is_encoded(&answer.headers) => Err(FetchError::Encoded),
-        StatusCode::OK => picture(answer.body, bytes_max).await.map(Answer::Picture),
+        StatusCode::OK => picture(answer.body, bytes_max, memory).await.map(Answer::Picture),
         StatusCode::MOVED_PERMANENTLY
         | StatusCode::FOUND
         | StatusCode::SEE_OTHER
@@ -49,24 +52,24 @@ fn request(target: &Target) -> Result<Request<Empty<Bytes>>, FetchError> {
         .map_err(|_| FetchError::BadUrl)
 }
 
-async fn picture(mut body: Body, bytes_max: usize) -> Result<Bytes, FetchError> {
+async fn picture(mut body: Body, bytes_max: usize, memory: Share) -> Result<Bytes, FetchError> {
     // What the host announces; what it sends is counted below.
     if body.announced_bytes() > bytes_max as u64 {
         return Err(FetchError::TooManyBytes(bytes_max));
     }
-    let mut bytes = Vec::new();
+    let mut held = Held::new(Vec::new(), memory);
     let mut is_image = false;
     while let Some(chunk) = body.chunk().await? {
-        if bytes.len() + chunk.len() > bytes_max {
+        if held.len() + chunk.len() > bytes_max {
             return Err(FetchError::TooManyBytes(bytes_max));
         }
-        bytes.extend_from_slice(&chunk);
-        if !is_image && bytes.len() >= MAGIC_BYTES {
-            imaging::format::recognize(&bytes)?;
+        held.extend(&chunk)?;
+        if !is_image && held.len() >= MAGIC_BYTES {
+            imaging::format::recognize(held.as_ref())?;
             is_image = true;
         }
     }
-    Ok(Bytes::from(bytes))
+    Ok(Bytes::from_owner(held))
 }
 
 /// An encoded body can unpack to a thousand times its size, and we asked for none.

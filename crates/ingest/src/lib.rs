@@ -11,6 +11,7 @@ pub mod policy;
 pub mod resolve;
 
 mod data_uri;
+mod held;
 mod http1;
 mod target;
 

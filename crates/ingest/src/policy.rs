@@ -1,7 +1,7 @@
 //! What a fetch may do: whom it may ask besides the public, how much it may bring, how long it may take.
 
 use crate::address::{IpRange, is_public};
-use domain::limits::{FETCH_S_MAX, REDIRECTS_MAX, SOURCE_BYTES_MAX};
+use domain::limits::{FETCH_S_MAX, REDIRECTS_MAX, SOURCE_BYTES_MAX, SOURCES_BYTES_MAX};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,6 +12,8 @@ pub struct FetchPolicy {
     /// Ranges that may be asked although they are not public.
     pub allowed_sources: Vec<IpRange>,
     pub bytes_max: usize,
+    /// All pictures together that this fetcher brought and that somebody still holds, or is bringing.
+    pub bytes_together_max: usize,
     /// For everything: names, redirects, the last byte.
     pub time_max: Duration,
     /// For connecting once, encryption included.
@@ -26,6 +28,7 @@ impl Default for FetchPolicy {
         Self {
             allowed_sources: Vec::new(),
             bytes_max: SOURCE_BYTES_MAX,
+            bytes_together_max: SOURCES_BYTES_MAX,
             time_max: Duration::from_secs(FETCH_S_MAX),
             connect_time_max: Duration::from_secs(3),
             redirects_max: REDIRECTS_MAX,
@@ -58,6 +61,7 @@ impl fmt::Debug for FetchPolicy {
         f.debug_struct("FetchPolicy")
             .field("allowed_sources", &self.allowed_sources)
             .field("bytes_max", &self.bytes_max)
+            .field("bytes_together_max", &self.bytes_together_max)
             .field("time_max", &self.time_max)
             .field("connect_time_max", &self.connect_time_max)
             .field("redirects_max", &self.redirects_max)

@@ -12,9 +12,10 @@ pub struct Mapped(memmap2::Mmap);
 impl Mapped {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        // SAFETY: the mapping is private and read-only. Weights are installed once and not rewritten in place; a process
-        // that truncates them while they are mapped would end ours with SIGBUS, as it would with every mmap reader.
-        let map = unsafe { memmap2::Mmap::map(&file) }?;
+        // SAFETY: nothing of ours writes to the file, and whoever installs weights puts a new file in the place of an old
+        // one: that is what docs/weights.md asks of operators. Rewritten in place, the bytes could change under us, and
+        // truncated, reading them would end the process with SIGBUS, as with every reader that maps files.
+        let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file) }?;
         Ok(Self(map))
     }
 }

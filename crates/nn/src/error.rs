@@ -24,6 +24,9 @@ pub enum Error {
     OverBudget { component: String, bytes: u64, budget: u64 },
     #[error("{0}")]
     Shape(String),
+    /// Damaged weights do this, and number formats that are too narrow for a model.
+    #[error("the model gave what is no number")]
+    NotFinite,
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     // Before the peaks are measured, which takes memory of its own.
     let memory = peak_rss_mib();
     let report = Report { setting, runs: &runs, memory, peaks: Peaks::best_of(PEAK_TRIES) };
-    terminal::say(&if args.json { report.json().to_string() } else { report.table() });
+    terminal::say(&if args.json { report.json().to_string() } else { report.table() })?;
     Ok(())
 }
 

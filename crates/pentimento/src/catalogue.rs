@@ -4,11 +4,10 @@ use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::remote::{IdeogramArgs, Remote};
 use crate::weights::WeightsArg;
-use app::availability::Availability;
-use domain::catalogue::{App, Catalogue};
-use domain::id::ModelId;
+use domain::catalogue::Catalogue;
 use hub::installed::Shelf;
 use hub::registry::Registry;
+use pipelines::{Engines, Precision, Residency};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -44,9 +43,9 @@ impl CatalogueArgs {
     }
 }
 
-/// What the server says of an app is what the weights say.
-impl Availability for Offer {
-    fn model_for(&self, app: &App) -> Result<ModelId, String> {
-        self.shelf.usable(&app.models, &self.registry)
+impl Offer {
+    /// What a server would paint with, if memory had no limit.
+    pub(crate) fn engines(&self) -> Engines {
+        Engines::new(self.shelf.clone(), self.registry.clone(), Residency::unlimited(Precision::Auto))
     }
 }

@@ -12,6 +12,16 @@ pub(crate) struct DataArg {
 }
 
 impl DataArg {
+    /// Whether somebody named the folder.
+    pub(crate) fn is_given(&self) -> bool {
+        self.dir.is_some()
+    }
+
+    /// What another command has to be told to find the same folder: nothing, or ` --data DIR`.
+    pub(crate) fn option(&self) -> String {
+        self.dir.as_ref().map_or_else(String::new, |dir| format!(" --data {}", dir.display()))
+    }
+
     pub(crate) fn dir(&self) -> PathBuf {
         self.dir.clone().unwrap_or_else(default_dir)
     }

@@ -2,8 +2,8 @@
 
 use crate::catalogue::CatalogueArgs;
 use crate::data_dir::DataArg;
+use crate::failure::Failure;
 use crate::{memory, processor, terminal};
-use app::availability::Availability;
 use hub::registry::Provider;
 use ingest::IpRange;
 use std::fs;
@@ -37,7 +37,7 @@ enum Finding {
 
 use Finding::{Fine, Warning};
 
-pub(crate) fn run(args: &Args) {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let dir = args.data.dir();
     let findings = [
         cpu(),
@@ -51,10 +51,11 @@ pub(crate) fn run(args: &Args) {
     ];
     for finding in findings {
         match finding {
-            Fine(text) => terminal::say(&format!("ok    {text}")),
-            Warning(text) => terminal::say(&format!("warn  {text}")),
+            Fine(text) => terminal::say(&format!("ok    {text}"))?,
+            Warning(text) => terminal::say(&format!("warn  {text}"))?,
         }
     }
+    Ok(())
 }
 
 fn cpu() -> Finding {
@@ -92,7 +93,7 @@ fn memory_mib() -> Option<(u64, u64)> {
 /// Writes and removes a file, where the folder is or would be made.
 fn data_folder(dir: &Path) -> Finding {
     let place = existing_part(dir);
-    let state = if place == dir { "is there" } else { "will be made" };
+    let state = if dir.is_dir() { "is there" } else { "will be made" };
     let probe = place.join(format!(".pentimento-doctor-{}", std::process::id()));
     match fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe)) {
         Ok(()) => Fine(format!("data: {} {state} and can be written", dir.display())),
@@ -118,7 +119,11 @@ fn weights(args: &Args) -> Finding {
     };
     let models: Vec<String> = offer.shelf.list().map(|(id, _)| id.to_string()).collect();
     let apps = offer.catalogue.apps();
-    let n_served = apps.iter().filter(|app| offer.model_for(app).is_ok()).count();
+    let engines = offer.engines();
+    if let Some((model, why)) = engines.survey().first() {
+        return Warning(format!("weights: {model} cannot be used: {why}"));
+    }
+    let n_served = apps.iter().filter(|app| engines.usable(&app.models).is_ok()).count();
     let text = format!("weights: {}; {n_served} of {} apps can be served", models.join(", "), apps.len());
     if n_served == 0 { Warning(text) } else { Fine(format!("{text}; `pentimento models` tells more")) }
 }

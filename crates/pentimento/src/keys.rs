@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     runtime.block_on(async {
         match &args.command {
             Command::Create { name } => create(&keys, name).await,
-            Command::List => list(&keys).await,
+            Command::List => list(&keys, &args.data).await,
             Command::Revoke { id } => revoke(&keys, id).await,
         }
     })
@@ -49,21 +49,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 async fn create(keys: &Keys, name: &str) -> Result<(), Failure> {
     let new = keys.create(name).await.map_err(refused)?;
-    terminal::say(new.secret.expose());
     let id = &new.key.id;
+    if let Err(error) = terminal::tell(new.secret.expose()) {
+        // Nobody has the token, so nobody shall have the key.
+        keys.revoke(id.as_str()).await.map_err(refused)?;
+        return Err(Failure::because(format!("the token could not be shown, so {id} is revoked: {error}")));
+    }
     terminal::complain(&format!("{id} ({}): this is the token's only showing; keep it safe", new.key.name));
     Ok(())
 }
 
-async fn list(keys: &Keys) -> Result<(), Failure> {
+async fn list(keys: &Keys, data: &DataArg) -> Result<(), Failure> {
     let keys = keys.list().await.map_err(refused)?;
     if keys.is_empty() {
-        terminal::complain("no keys yet; `pentimento keys create --name N` makes one");
+        terminal::complain(&format!("no keys yet; `pentimento keys create --name N{}` makes one", data.option()));
         return Ok(());
     }
     for key in keys {
         let state = key.revoked_ms.map_or("active".to_owned(), |at| format!("revoked {}", calendar::utc(at)));
-        terminal::say(&format!("{}  {}  {state:<28}  {}", key.id, calendar::utc(key.created_ms), key.name));
+        terminal::say(&format!("{}  {}  {state:<28}  {}", key.id, calendar::utc(key.created_ms), key.name))?;
     }
     Ok(())
 }

@@ -27,7 +27,9 @@ impl LogArgs {
         let filter = EnvFilter::try_new(&self.log).map_err(|error| {
             Failure::usage(format!("--log: got {}; allowed: a level or directives: {error}", self.log))
         })?;
-        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        // A line that cannot be written is lost, and told to nobody: telling would fail too, and end the server.
+        let logs =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
         let begun = match self.log_format {
             LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),
             LogFormat::Json => logs.json().try_init(),

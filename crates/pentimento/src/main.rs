@@ -69,10 +69,7 @@ fn main() -> ExitCode {
         Command::Keys(args) => keys::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Models(args) => models::run(&args),
-        Command::Doctor(args) => {
-            doctor::run(&args);
-            Ok(())
-        }
+        Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match outcome {

@@ -4,7 +4,6 @@ use crate::catalogue::{CatalogueArgs, Offer};
 use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::terminal;
-use app::availability::Availability;
 use clap::Subcommand;
 use domain::id::ModelId;
 use hub::download;
@@ -71,9 +70,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let offer = args.catalogue.offer(&args.data)?;
     let rows = rows(&offer, &weights);
     if args.json {
-        terminal::say(&format!("{:#}", as_json(&offer, &rows, &weights)));
+        terminal::say(&format!("{:#}", as_json(&offer, &rows, &weights)))?;
     } else {
-        print(&offer, &rows, &weights);
+        print(&offer, &rows, &weights)?;
     }
     Ok(())
 }
@@ -111,7 +110,7 @@ fn state(offer: &Offer, weights: &Path, id: &ModelId) -> State {
     }
 }
 
-fn print(offer: &Offer, rows: &[Row], weights: &Path) {
+fn print(offer: &Offer, rows: &[Row], weights: &Path) -> Result<(), Failure> {
     let mut models = vec![["model", "state", "size", "licence", "gated", "apps"].map(str::to_owned)];
     for row in rows {
         let entry = offer.registry.get(&row.id);
@@ -127,9 +126,10 @@ fn print(offer: &Offer, rows: &[Row], weights: &Path) {
         ]);
     }
     let mut apps = vec![["app", "id", "served by", "state"].map(str::to_owned)];
-    let mut advice = Vec::new();
+    let engines = offer.engines();
+    let mut advice: Vec<String> = engines.survey().iter().map(|(model, why)| format!("{model}: {why}")).collect();
     for app in offer.catalogue.apps() {
-        let found = offer.model_for(app);
+        let found = engines.usable(&app.models);
         let state = match &found {
             Ok(model) => rows.iter().find(|row| row.id == *model).map_or("", |row| row.state.as_str()),
             Err(_) => "not served",
@@ -142,8 +142,9 @@ fn print(offer: &Offer, rows: &[Row], weights: &Path) {
     let blank = String::new;
     let lines = table(&models).into_iter().chain([blank()]).chain(table(&apps)).chain([blank(), place]).chain(advice);
     for line in lines {
-        terminal::say(&line);
+        terminal::say(&line)?;
     }
+    Ok(())
 }
 
 fn licence(entry: &ModelEntry) -> String {
@@ -173,8 +174,9 @@ fn as_json(offer: &Offer, rows: &[Row], weights: &Path) -> Value {
             "apps": row.apps,
         })
     };
+    let engines = offer.engines();
     let app = |app: &domain::catalogue::App| {
-        let found = offer.model_for(app);
+        let found = engines.usable(&app.models);
         json!({
             "slug": app.slug,
             "id": app.id.as_str(),
@@ -195,6 +197,7 @@ fn verify(weights: &Path, model: &ModelId) -> Result<(), Failure> {
     let Some(mut record) = record else {
         return Err(Failure::because(format!("{} was not pulled; there is nothing to compare it with", dir.display())));
     };
+    let mut told = Ok(());
     let n_damaged = record.verify(&dir, |file, damage| {
         let state = match damage {
             None => "ok       ",
@@ -202,8 +205,11 @@ fn verify(weights: &Path, model: &ModelId) -> Result<(), Failure> {
             Some(Damage::Size) => "size     ",
             Some(Damage::Hash) => "content  ",
         };
-        terminal::say(&format!("{state}{}", file.path));
+        if told.is_ok() {
+            told = terminal::say(&format!("{state}{}", file.path));
+        }
     });
+    told?;
     match n_damaged.map_err(|error| Failure::caused_by(&error))? {
         0 => Ok(()),
         n => Err(Failure::because(format!("{n} files of {model} are damaged; `pentimento pull {model}` mends them"))),

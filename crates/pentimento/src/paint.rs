@@ -125,8 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let output = engine.run(&plan, &mut progress).map_err(Failure::because)?;
     let paths = write_pictures(args, &output)?;
     progress.end();
-    report(args, app, &plan, &Painted { output, paths, load, precisions: residency.precisions() });
-    Ok(())
+    report(args, app, &plan, &Painted { output, paths, load, precisions: residency.precisions() })
 }
 
 fn app<'a>(args: &Args, catalogue: &'a Catalogue) -> Result<&'a App, Failure> {
@@ -230,12 +229,11 @@ struct Painted {
     precisions: BTreeMap<String, &'static str>,
 }
 
-fn report(args: &Args, app: &App, plan: &Plan, painted: &Painted) {
+fn report(args: &Args, app: &App, plan: &Plan, painted: &Painted) -> Result<(), Failure> {
     let Painted { output, paths, load, .. } = painted;
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     if args.json {
-        terminal::say(&format!("{:#}", details(args, app, plan, painted)));
-        return;
+        return terminal::say(&format!("{:#}", details(args, app, plan, painted)));
     }
     let seconds = output.timings.total.as_secs_f64() + load.as_secs_f64();
     let size = output.effective.size;
@@ -243,6 +241,7 @@ fn report(args: &Args, app: &App, plan: &Plan, painted: &Painted) {
     if !output.ignored.is_empty() {
         terminal::remark(&format!("without effect on this model: {}", output.ignored.join(", ")));
     }
+    Ok(())
 }
 
 fn details(args: &Args, app: &App, plan: &Plan, painted: &Painted) -> Value {

@@ -73,8 +73,10 @@ pub(crate) fn described(peaks: &Peaks) -> String {
 
 /// What was measured, and by what: anything else is measured anew.
 fn subject() -> String {
-    let (name, features, n_threads) = (name(), features().join(" "), n_threads());
-    format!("{name}, {features}, {n_threads} threads, pentimento {}", env!("CARGO_PKG_VERSION"))
+    let (name, n_threads) = (name(), n_threads());
+    // Not what the processor has: kernels may have been told to use less of it.
+    let used = [Kind::F32, Kind::Bf16, Kind::Int8].map(instructions).join("; ");
+    format!("{name}, {used}, {n_threads} threads, pentimento {}", env!("CARGO_PKG_VERSION"))
 }
 
 /// In whole millions a second, of one thread and of all.

@@ -71,7 +71,7 @@ async fn pull(args: &Args, downloader: &Downloader, entries: &[&ModelEntry], wei
         wanted.push(Wanted { entry, plan });
     }
     for wanted in &wanted {
-        show(wanted, &downloader.survey(&wanted.plan, weights));
+        show(wanted, &downloader.survey(&wanted.plan, weights))?;
     }
     if args.dry_run {
         return Ok(());
@@ -91,9 +91,9 @@ async fn fetch(downloader: &Downloader, wanted: &Wanted<'_>, weights: &Path) -> 
     let was_missing = outcome.map_err(failed)?;
     let place = weights.join(entry.id.as_str());
     let how = if was_missing { "is installed at" } else { "was complete at" };
-    terminal::say(&format!("{} {how} {}", entry.id, place.display()));
+    terminal::say(&format!("{} {how} {}", entry.id, place.display()))?;
     if !entry.paints {
-        terminal::say(&format!("this version cannot paint with {} yet", entry.id));
+        terminal::say(&format!("this version cannot paint with {} yet", entry.id))?;
     }
     Ok(())
 }
@@ -130,13 +130,13 @@ fn entries<'a>(model: &str, registry: &'a Registry, weights: &Path) -> Result<Ve
     Ok(entries)
 }
 
-fn show(wanted: &Wanted<'_>, places: &[Place]) {
+fn show(wanted: &Wanted<'_>, places: &[Place]) -> Result<(), Failure> {
     let Wanted { entry, plan } = wanted;
     let source = entry.source.as_ref().expect("only what can be pulled is shown, this is a bug");
-    terminal::say(&format!("{}: {} at commit {} ({})", entry.id, plan.repository, plan.commit, plan.revision));
+    terminal::say(&format!("{}: {} at commit {} ({})", entry.id, plan.repository, plan.commit, plan.revision))?;
     let use_of_it = if source.non_commercial { ", not for commercial use" } else { "" };
     let gate = if entry.gated { "; gated: its owner wants to be asked there first" } else { "" };
-    terminal::say(&format!("  licence: {}{use_of_it}: {}{gate}", entry.licence, source.licence_url));
+    terminal::say(&format!("  licence: {}{use_of_it}: {}{gate}", entry.licence, source.licence_url))?;
     let width = plan.files.iter().map(|file| file.path.len()).max().unwrap_or(0);
     let mut n_missing = 0;
     for (file, place) in plan.files.iter().zip(places) {
@@ -150,10 +150,10 @@ fn show(wanted: &Wanted<'_>, places: &[Place]) {
             n_missing += file.bytes - have;
         }
         let line = format!("  {:<width$}  {:>10}  {note}", file.path, DecimalBytes(file.bytes).to_string());
-        terminal::say(line.trim_end());
+        terminal::say(line.trim_end())?;
     }
     let (n_files, all) = (plan.files.len(), DecimalBytes(plan.bytes()));
-    terminal::say(&format!("  {n_files} files, {all}; {} to fetch", DecimalBytes(n_missing)));
+    terminal::say(&format!("  {n_files} files, {all}; {} to fetch", DecimalBytes(n_missing)))
 }
 
 /// Once for all licences that somebody has to agree to and has not.

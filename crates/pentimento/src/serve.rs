@@ -105,17 +105,18 @@ async fn serve(args: &Args, offer: Offer) -> Result<(), Failure> {
     let catalogue = offer.catalogue.clone();
     let sources = Arc::new(sources(args, offer));
     let app = app(args, &stores, &catalogue, Arc::clone(&sources))?;
-    let (stop, shutdown) = watch::channel(false);
-    let worker = start_worker(args, WorkerParts { catalogue, engines: sources, stores: stores.clone() }, shutdown)?;
+    // Before the worker starts: what cannot serve must not take a task, and spend an attempt at it.
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.map_err(|error| Failure::because(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr().map_err(Failure::because)?;
     let metrics = api::telemetry::install().map_err(Failure::because)?;
+    let (stop, shutdown) = watch::channel(false);
+    let worker = start_worker(args, WorkerParts { catalogue, engines: sources, stores: stores.clone() }, shutdown)?;
     let upkeep = tokio::spawn(keep_up(metrics.clone()));
     let (handle, signal) = drain::channel();
     let serving = tokio::spawn(api(args, app.clone(), address, metrics, signal).serve(listener));
     terminal::complain(&format!("pentimento: listening on http://{address}"));
-    suggest_a_key(&app).await;
+    suggest_a_key(&app, &args.data).await;
     let outcome = until_the_end(args, handle, serving, worker, stop).await;
     upkeep.abort();
     outcome
@@ -133,7 +134,9 @@ fn open_stores(args: &Args) -> Result<Stores, Failure> {
 fn sources(args: &Args, offer: Offer) -> Sources {
     let residency = args.memory.residency().with_cache(args.cache.bytes());
     let local = Engines::new(offer.shelf, offer.registry.clone(), residency);
-    local.survey();
+    for (model, why) in local.survey() {
+        tracing::warn!(model.id = %model, why, "an installed model cannot be used");
+    }
     Sources { local, remote: offer.remote, registry: offer.registry, allowed: args.allow_source.clone() }
 }
 
@@ -192,7 +195,7 @@ fn api(args: &Args, app: App, address: SocketAddr, metrics: PrometheusHandle, dr
 async fn until_the_end(
     args: &Args,
     drain: DrainHandle,
-    serving: JoinHandle<()>,
+    serving: JoinHandle<api::Closing>,
     mut worker: JoinHandle<Result<(), WorkerError>>,
     stop: watch::Sender<bool>,
 ) -> Result<(), Failure> {
@@ -207,9 +210,14 @@ async fn until_the_end(
         std::process::exit(1);
     });
     drain.begin(args.drain());
-    serving.await.map_err(Failure::because)?;
+    let closing = serving.await.map_err(Failure::because)?;
     stop.send_replace(true);
-    match worker.await {
+    // Until then, who asks is told, rather than met by a closed port.
+    let worker = tokio::select! {
+        ended = worker => ended,
+        () = closing.turn_away() => std::future::pending().await,
+    };
+    match worker {
         Ok(Ok(())) => Ok(()),
         ended => Err(worker_failed(ended)),
     }
@@ -252,10 +260,13 @@ async fn keep_up(metrics: PrometheusHandle) {
 }
 
 /// Without a key nobody can ask for anything.
-async fn suggest_a_key(app: &App) {
+async fn suggest_a_key(app: &App, data: &DataArg) {
     let keys = app.keys().list().await.unwrap_or_default();
     if keys.iter().all(|key| key.revoked_ms.is_some()) {
-        terminal::complain("pentimento: there is no key yet; `pentimento keys create --name me` makes one");
+        let place = data.option();
+        terminal::complain(&format!(
+            "pentimento: there is no key yet; `pentimento keys create --name me{place}` makes one"
+        ));
     }
 }
 

@@ -1,31 +1,43 @@
 //! What a person sees: progress on a terminal, nothing of it when standard error is piped.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this file is the program's voice")]
 
+use crate::failure::Failure;
 use engine::{Observer, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// The result of a command, on standard output.
-pub(crate) fn say(text: &str) {
-    println!("{text}");
+/// The result of a command, on standard output. A reader that has heard enough is no error.
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
+    match tell(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::because(format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A line on standard output that must arrive.
+pub(crate) fn tell(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush())
 }
 
 /// One line on standard error, piped or not.
 pub(crate) fn complain(text: &str) {
-    eprintln!("{text}");
+    // Where nobody can hear it, there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A question on standard error; the answer follows on the same line.
 pub(crate) fn question(text: &str) {
-    eprint!("{text}");
+    let _ = write!(io::stderr(), "{text}");
 }
 
 /// One line for a person, on standard error if that is a terminal.
 pub(crate) fn remark(text: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("{text}");
+        complain(text);
     }
 }
 

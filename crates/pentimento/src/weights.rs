@@ -35,10 +35,11 @@ impl WeightsArg {
 
     pub(crate) fn shelf(&self, data: &DataArg, registry: &Registry) -> Result<Shelf, Failure> {
         let usual = data.dir().join(WEIGHTS_DIR);
+        let told = |shelf: Shelf| if data.is_given() { shelf.filled_by(" --data DIR") } else { shelf };
         let shelf = match &self.dir {
             Some(dir) => Shelf::open(dir, registry),
-            None if usual.is_dir() => Shelf::open_usual(&usual, registry),
-            None => Ok(Shelf::embedded()),
+            None if usual.is_dir() => Shelf::open_usual(&usual, registry).map(told),
+            None => Ok(told(Shelf::embedded())),
         };
         shelf.map_err(|error| Failure::caused_by(&error))
     }

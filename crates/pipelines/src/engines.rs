@@ -12,6 +12,7 @@ use hub::registry::Registry;
 use nn::files::ModelFiles;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The files that one engine is made of.
@@ -30,8 +31,17 @@ pub struct Engines {
     registry: Registry,
     loras: Vec<Lora>,
     residency: Arc<Residency>,
-    /// Of models that were asked for: whether they are within the budget.
-    verdicts: Mutex<BTreeMap<ModelId, Result<(), String>>>,
+    /// Of models that were asked for: whether they can be read, and are within the budget.
+    verdicts: Mutex<BTreeMap<ModelId, Result<(), Unfit>>>,
+}
+
+/// Why an installed model cannot paint here.
+#[derive(Clone)]
+struct Unfit {
+    /// For everybody.
+    told: String,
+    /// For the operator.
+    why: String,
 }
 
 impl Engines {
@@ -49,33 +59,39 @@ impl Engines {
     /// The first of these that is installed with all that it needs; otherwise one sentence that says what to do.
     pub fn usable(&self, models: &[ModelId]) -> Result<ModelId, String> {
         let model = self.shelf.usable(models, &self.registry)?;
-        self.within_budget(&model)?;
+        if self.shelf.is_remote(&model) {
+            return Ok(model);
+        }
+        self.verdict(&model).map_err(|unfit| unfit.told)?;
         Ok(model)
     }
 
-    /// Looks at every installed model now, so that no request waits while files are read.
-    pub fn survey(&self) {
-        for (model, _) in self.shelf.list() {
-            // What is found is kept for those who ask.
-            let _ = self.within_budget(model);
-        }
+    /// Looks at every installed model now, so that no request waits while files are read, and tells which cannot paint here
+    /// and why, in words that are for the operator alone.
+    pub fn survey(&self) -> Vec<(ModelId, String)> {
+        let whole = |model: &&ModelId| self.shelf.usable(slice::from_ref(*model), &self.registry).is_ok();
+        let models = self.shelf.list().map(|(model, _)| model).filter(whole);
+        models.filter_map(|model| Some((model.clone(), self.verdict(model).err()?.why))).collect()
     }
 
-    /// Only what stays true until the program starts anew is said here: broken weights may be mended meanwhile.
-    fn within_budget(&self, model: &ModelId) -> Result<(), String> {
+    /// Holds until the program starts anew, as what lies on the shelf does.
+    fn verdict(&self, model: &ModelId) -> Result<(), Unfit> {
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(verdict) = verdicts.get(model) {
-            return verdict.clone();
-        }
-        let Ok(parts) = self.parts(model) else { return Ok(()) };
-        let verdict = match load(model.clone(), &parts, &self.residency.rehearsal()) {
+        verdicts.entry(model.clone()).or_insert_with(|| self.rehearse(model)).clone()
+    }
+
+    fn rehearse(&self, model: &ModelId) -> Result<(), Unfit> {
+        let unusable =
+            |why: String| Unfit { told: format!("the weights of {model} cannot be used on this server"), why };
+        let parts = self.parts(model).map_err(|error| unusable(error.to_string()))?;
+        match load(model.clone(), &parts, &self.residency.rehearsal()) {
+            Ok(_) => Ok(()),
             Err(error @ nn::Error::OverBudget { .. }) => {
-                Err(format!("{model} is too large for this server: {error}; --memory-budget sets it"))
+                let told = format!("{model} is too large for this server: {error}; --memory-budget sets it");
+                Err(Unfit { why: told.clone(), told })
             }
-            _ => Ok(()),
-        };
-        verdicts.insert(model.clone(), verdict.clone());
-        verdict
+            Err(error) => Err(unusable(error.to_string())),
+        }
     }
 
     fn parts(&self, model: &ModelId) -> Result<Parts, EngineError> {

@@ -20,13 +20,16 @@ pub(crate) fn to_tensor(picture: &Picture) -> Result<Tensor> {
     values::tensor(planes, (1, 3, height as usize, width as usize))
 }
 
-/// Clips, and rounds halves to even, as the reference does.
+/// Clips, and rounds halves to even, as the reference does. What is no number is an error, not black.
 ///
 /// # Shapes
 /// - image: `(1, 3, h, w)`, about -1 to 1
 pub(crate) fn to_picture(image: &Tensor) -> Result<Picture> {
     let (_, _, height, width) = image.dims4()?;
     let planes = to_vec(image)?;
+    if !planes.iter().all(|x| x.is_finite()) {
+        return Err(Error::NotFinite);
+    }
     let n_pixels = height * width;
     let level = |x: f32| (255.0 * (0.5 * x + 0.5).clamp(0.0, 1.0)).round_ties_even() as u8;
     let pixels = (0..n_pixels).flat_map(|idx| [0, 1, 2].map(|channel| level(planes[channel * n_pixels + idx])));
@@ -37,6 +40,14 @@ pub(crate) fn to_picture(image: &Tensor) -> Result<Picture> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_number_is_no_picture() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let image = values::tensor(vec![0.0, bad, 0.0], (1, 3, 1, 1)).unwrap();
+            assert!(matches!(to_picture(&image), Err(Error::NotFinite)), "{bad}");
+        }
+    }
 
     #[test]
     fn every_level_survives_the_way_there_and_back() {

@@ -112,7 +112,7 @@ pub(crate) fn failed(error: &nn::Error) -> EngineError {
         Error::File { .. } | Error::Malformed { .. } | Error::DoNotFit { .. } | Error::OverBudget { .. } => {
             EngineError::Weights(error.to_string())
         }
-        Error::Shape(_) | Error::Tensor(_) => EngineError::Failed(error.to_string()),
+        Error::Shape(_) | Error::NotFinite | Error::Tensor(_) => EngineError::Failed(error.to_string()),
     }
 }
 

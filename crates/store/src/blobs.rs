@@ -4,6 +4,7 @@ use crate::contract::{BlobStore, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::id::BlobKey;
+use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{Error, ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
@@ -58,6 +59,17 @@ impl BlobStore for Blobs {
         }
     }
 
+    async fn put_before(&self, ms: i64) -> Result<Vec<BlobKey>, StoreError> {
+        let mut files = self.store.list(None);
+        let mut old = Vec::new();
+        while let Some(file) = files.try_next().await.map_err(failed)? {
+            if file.last_modified.timestamp_millis() < ms {
+                old.extend(file.location.filename().and_then(BlobKey::parse));
+            }
+        }
+        Ok(old)
+    }
+
     async fn delete(&self, key: &BlobKey) -> Result<(), StoreError> {
         match self.store.delete(&place(key)).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
@@ -96,6 +108,10 @@ mod tests {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
         let stored_ms = blobs.stored_ms(&name).await.unwrap().unwrap();
         assert!((now_ms - stored_ms).abs() < 60_000, "{stored_ms} is not about {now_ms}");
+        assert!(blobs.put_before(now_ms - 60_000).await.unwrap().is_empty());
+        let mut old = blobs.put_before(now_ms + 60_000).await.unwrap();
+        old.sort();
+        assert_eq!(old, [key("other"), name.clone()]);
         blobs.delete(&name).await.unwrap();
         assert_eq!(blobs.get(&name).await.unwrap(), None);
         assert_eq!(blobs.get(&key("other")).await.unwrap(), Some(Bytes::new()));

@@ -18,6 +18,8 @@ pub trait TaskStore: Send + Sync {
     /// What `submit` would answer because of an earlier call with this idempotency key: `Existing` or `Conflict`.
     /// `None`: the key is new. Asked before the reference picture is fetched, so that a repeated call is not.
     async fn remembered(&self, owner: &KeyId, idempotency: &Idempotency) -> Result<Option<Submission>, StoreError>;
+    /// What `submit` would answer now because of a full queue: `QueueFull` or `OwnerFull`. `None`: there is room.
+    async fn refusal(&self, owner: &KeyId) -> Result<Option<Submission>, StoreError>;
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
     /// Newest first; `before` is the last task of the page before.
     async fn list(&self, owner: &KeyId, n_max: u32, before: Option<&TaskId>) -> Result<Vec<Task>, StoreError>;
@@ -28,6 +30,8 @@ pub trait TaskStore: Send + Sync {
     async fn position(&self, id: &TaskId) -> Result<Option<u64>, StoreError>;
     /// Forgets tasks that ended before this time and returns the files that nobody names any more.
     async fn purge(&self, finished_before_ms: i64) -> Result<Vec<BlobKey>, StoreError>;
+    /// Of these files those that no task names.
+    async fn unnamed(&self, files: Vec<BlobKey>) -> Result<Vec<BlobKey>, StoreError>;
 }
 
 /// The worker's side of the queue. Every call with a lease is refused as lost once a newer attempt exists.
@@ -70,6 +74,8 @@ pub trait BlobStore: Send + Sync {
     async fn get(&self, key: &BlobKey) -> Result<Option<Bytes>, StoreError>;
     /// When it was put, milliseconds since the Unix epoch; decides when a result expires.
     async fn stored_ms(&self, key: &BlobKey) -> Result<Option<i64>, StoreError>;
+    /// All files that were put before this time, milliseconds since the Unix epoch.
+    async fn put_before(&self, ms: i64) -> Result<Vec<BlobKey>, StoreError>;
     /// Deleting what is not there is no error.
     async fn delete(&self, key: &BlobKey) -> Result<(), StoreError>;
 }

@@ -44,6 +44,11 @@ pub struct Timing {
     /// How long a finished task and its pictures are kept.
     pub keep_results: Duration,
     pub purge_every: Duration,
+    /// How often files are looked for that belong to no task, the first time at start.
+    pub sweep_every: Duration,
+    /// How old such a file must be, at least as old as results that are kept no longer: one that was just stored is about
+    /// to be named, and a database that is put back may name others.
+    pub left_over_after: Duration,
 }
 
 impl Default for Timing {
@@ -57,6 +62,8 @@ impl Default for Timing {
             retry_max: Duration::from_secs(60),
             keep_results: Duration::from_secs(24 * 60 * 60),
             purge_every: Duration::from_secs(5 * 60),
+            sweep_every: Duration::from_secs(3600),
+            left_over_after: Duration::from_secs(3600),
         }
     }
 }

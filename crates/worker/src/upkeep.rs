@@ -2,6 +2,7 @@
 
 use crate::config::Timing;
 use crate::telemetry;
+use domain::id::BlobKey;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store::contract::{Reaped, StoreError, Stores};
 use tokio::time::{MissedTickBehavior, interval};
@@ -17,11 +18,13 @@ pub(crate) async fn keep_up(stores: Stores, timing: Timing) {
     };
     let mut reaping = ticks(timing.lease / 2);
     let mut purging = ticks(timing.purge_every);
+    let mut sweeping = ticks(timing.sweep_every);
     let mut counting = ticks(COUNT_EVERY);
     loop {
         let (chore, done) = tokio::select! {
             _ = reaping.tick() => ("reap", reap(&stores).await),
             _ = purging.tick() => ("purge", purge(&stores, timing.keep_results).await),
+            _ = sweeping.tick() => ("sweep", sweep(&stores, timing.left_over_after.max(timing.keep_results)).await),
             _ = counting.tick() => ("count", count(&stores).await),
         };
         if let Err(error) = done {
@@ -43,19 +46,38 @@ async fn reap(stores: &Stores) -> Result<(), StoreError> {
 }
 
 async fn purge(stores: &Stores, keep: Duration) -> Result<(), StoreError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let before_ms = i64::try_from(now.saturating_sub(keep).as_millis()).unwrap_or(i64::MAX);
-    let orphans = stores.tasks.purge(before_ms).await?;
+    let orphans = stores.tasks.purge(ms_ago(keep)).await?;
     if !orphans.is_empty() {
         tracing::info!(files = orphans.len(), "forgot old tasks");
     }
-    for key in &orphans {
-        // One file that cannot be deleted keeps no other.
+    delete(stores, &orphans).await;
+    Ok(())
+}
+
+/// What a process left behind that ended between storing a file and naming it, or between forgetting it and deleting it.
+async fn sweep(stores: &Stores, left_over_after: Duration) -> Result<(), StoreError> {
+    let old = stores.blobs.put_before(ms_ago(left_over_after)).await?;
+    let orphans = stores.tasks.unnamed(old).await?;
+    if !orphans.is_empty() {
+        tracing::warn!(files = orphans.len(), "deleting files that belong to no task");
+    }
+    delete(stores, &orphans).await;
+    Ok(())
+}
+
+async fn delete(stores: &Stores, files: &[BlobKey]) {
+    for key in files {
+        // One file that cannot be deleted keeps no other; the next sweep finds it again.
         if let Err(error) = stores.blobs.delete(key).await {
-            tracing::warn!(%error, "a file of a forgotten task could not be deleted");
+            tracing::warn!(%error, "a file that belongs to no task could not be deleted");
         }
     }
-    Ok(())
+}
+
+/// Milliseconds since the Unix epoch.
+fn ms_ago(duration: Duration) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.saturating_sub(duration).as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn count(stores: &Stores) -> Result<(), StoreError> {

@@ -69,9 +69,10 @@ pub(crate) async fn create_image(
         placed.keep()
     } else {
         // Dropped with this future when the caller goes away; then `placed` frees its place.
-        let task = api.app().wait(&placed.task().id, patience(&api)).await?;
-        placed.keep();
-        task
+        let waited = api.app().wait(&placed.task().id, patience(&api)).await;
+        let task = placed.keep();
+        // A store that cannot be read for a moment is no reason to give up what it has accepted.
+        waited.unwrap_or(task)
     };
     let mut envelope = Envelope::of_task(&task, &links);
     if let Some(input) = &mut envelope.input {

@@ -8,9 +8,10 @@ use crate::fields::Fields;
 use crate::links::Links;
 use crate::routes::image_to_image::Answer;
 use crate::wire::Envelope;
-use crate::wire::image_request::reference;
+use crate::wire::image_request::{only, reference};
 use axum::extract::State;
 use domain::fault::{Fault, Invalid};
+use domain::request::reference_id;
 use utoipa::ToSchema;
 
 /// Names a task.
@@ -29,7 +30,7 @@ impl FromFields for StatusRequest {
 
     fn from_fields(mut fields: Fields) -> Result<Self, Fault> {
         let (id, task_id) = (fields.text("id")?, fields.text("task_id")?);
-        Ok(Self { id: id.or(task_id), ref_id: reference(&mut fields)? })
+        Ok(Self { id: only("task_id", [id, task_id])?, ref_id: reference_id(reference(&mut fields)?)? })
     }
 }
 
@@ -62,6 +63,6 @@ pub(crate) async fn get_image(
     let id = id.map_err(|invalid| refused(invalid.into()))?;
     let standing = api.app().status(&caller, id).await.map_err(refused)?;
     let mut envelope = Envelope::of_task(&standing.task, &links);
-    envelope.ref_id = request.ref_id.clone().or(envelope.ref_id);
+    envelope.ref_id = request.ref_id.or(envelope.ref_id);
     Ok(Answer(envelope))
 }

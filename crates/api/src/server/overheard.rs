@@ -1,11 +1,14 @@
-//! A TCP stream that keeps back hyper's own bodiless answers, and knows whether the client is owed one.
+//! A TCP stream that keeps back hyper's own bodiless answers, knows whether the client is owed one, and gives up on a
+//! client that takes nothing of what it is sent.
 
 use http::StatusCode;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Longer than any answer that hyper makes of its own accord, bytes.
 const OWN_ANSWER_BYTES_MAX: usize = 256;
@@ -15,11 +18,12 @@ pub(super) struct Overheard {
     suppressed: Option<StatusCode>,
     /// Bytes came after the last that were sent.
     is_owed_answer: bool,
+    stall: Stall,
 }
 
 impl Overheard {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, suppressed: None, is_owed_answer: false }
+    pub(super) fn new(stream: TcpStream, stall_max: Duration) -> Self {
+        Self { stream, suppressed: None, is_owed_answer: false, stall: Stall::new(stall_max) }
     }
 
     /// The status of an answer that was kept back; a better one is to be sent in its place.
@@ -54,7 +58,8 @@ impl AsyncWrite for Overheard {
             return Poll::Ready(Ok(buf.len()));
         }
         self.is_owed_answer = false;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.stall.limit(written, cx)
     }
 
     fn poll_write_vectored(
@@ -70,7 +75,8 @@ impl AsyncWrite for Overheard {
             return Poll::Ready(Ok(only.len()));
         }
         self.is_owed_answer = false;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.stall.limit(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -83,6 +89,33 @@ impl AsyncWrite for Overheard {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The clock of a write that makes no progress.
+struct Stall {
+    max: Duration,
+    end: Pin<Box<Sleep>>,
+    is_running: bool,
+}
+
+impl Stall {
+    fn new(max: Duration) -> Self {
+        Self { max, end: Box::pin(sleep(Duration::ZERO)), is_running: false }
+    }
+
+    /// Fails a write that has been pending for too long.
+    fn limit(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.is_running = false;
+            return written;
+        }
+        if !self.is_running {
+            self.is_running = true;
+            self.end.as_mut().reset(Instant::now() + self.max);
+        }
+        ready!(self.end.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
     }
 }
 

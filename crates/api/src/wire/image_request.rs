@@ -4,6 +4,7 @@ use crate::body::FromFields;
 use crate::fields::{Fields, Whole};
 use domain::fault::{Fault, Invalid};
 use domain::request::Draft;
+use std::fmt::Display;
 use utoipa::ToSchema;
 
 /// What to paint. Unknown fields are no error; they are listed in the answer's `input.ignored`.
@@ -108,12 +109,7 @@ impl FromFields for ImageRequest {
 impl ImageRequest {
     /// What a client wrote, and the fields that nobody knows.
     pub(crate) fn into_draft(self) -> Result<(Draft, Vec<String>), Invalid> {
-        let image = match (self.image, self.file_url) {
-            (Some(image), Some(file_url)) if image != file_url => {
-                return Err(Invalid::new("file_url", "another URL than image", "one of them, or both the same"));
-            }
-            (image, file_url) => image.or(file_url),
-        };
+        let image = only("file_url", [self.image, self.file_url])?;
         let draft = Draft {
             app_id: self.app_id,
             image,
@@ -135,18 +131,34 @@ impl ImageRequest {
     }
 }
 
-/// The caller's own name for a task, in its three spellings; the first one that is there counts.
+/// The caller's own name for a task, in its three spellings.
 pub(crate) fn reference(fields: &mut Fields) -> Result<Option<String>, Fault> {
     let spellings = [fields.text("ref_id")?, fields.text("refID")?, fields.text("reference_id")?];
-    Ok(spellings.into_iter().flatten().next())
+    Ok(only("ref_id", spellings)?)
+}
+
+/// One value in several spellings of its field, which must not contradict each other.
+pub(crate) fn only<const N: usize>(
+    field: &'static str,
+    spellings: [Option<String>; N],
+) -> Result<Option<String>, Invalid> {
+    let mut given = spellings.into_iter().flatten();
+    let first = given.next();
+    if given.all(|other| Some(&other) == first.as_ref()) {
+        return Ok(first);
+    }
+    Err(Invalid::new(field, "another value than in its other spelling", "one of them, or both the same"))
 }
 
 fn seed(fields: &mut Fields) -> Result<Option<u64>, Fault> {
     match fields.whole("seed")? {
         None => Ok(None),
         Some(Whole::Unsigned(seed)) => Ok(Some(seed)),
-        Some(Whole::Negative(seed)) => {
-            Err(Invalid::new("seed", seed, format!("a whole number from 0 to {}", u64::MAX)).into())
-        }
+        Some(Whole::Negative(seed)) => Err(no_seed(seed)),
+        Some(Whole::Beyond(seed)) => Err(no_seed(seed)),
     }
+}
+
+fn no_seed(got: impl Display) -> Fault {
+    Invalid::new("seed", got, format!("a whole number from 0 to {}", u64::MAX)).into()
 }

@@ -144,3 +144,21 @@ async fn an_expectation_is_met() {
     assert_eq!(reply.status, 200);
     assert_eq!(reply.json()["app_id"], FLUX_DEV);
 }
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answers_is_let_go() {
+    let mut setup = Setup { worker: WorkerSetup::Absent, ..Setup::default() };
+    setup.limits.connections = 1;
+    setup.limits.write_stall = Duration::from_millis(300);
+    setup.limits.linger = Duration::from_millis(300);
+    let server = TestServer::with(setup).await;
+    let mut greedy = TcpStream::connect(server.address).await.unwrap();
+    // More than the buffers of both ends hold, unless the server gives up first.
+    let asking = tokio::spawn(async move {
+        while greedy.write_all(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n").await.is_ok() {}
+        greedy
+    });
+    tokio::time::timeout(Duration::from_secs(30), asking).await.expect("its requests are not read for ever").unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(30), server.client.get("/healthz")).await;
+    assert_eq!(next.expect("its place is free").status, 200);
+}

@@ -54,3 +54,17 @@ async fn idle_connections_and_streams_do_not_hold_the_server_up() {
     timeout(Duration::from_secs(5), server.served).await.expect("nobody is left").unwrap();
     drop((idle, stream));
 }
+
+#[tokio::test]
+async fn a_server_that_has_drained_says_so_until_its_tasks_are_done() {
+    let server = TestServer::that_only_accepts().await;
+    let id = server.queue(json!({})).await;
+    server.drain.begin(Duration::ZERO);
+    let closing = timeout(Duration::from_secs(5), server.served).await.expect("nobody waits").unwrap();
+    let answers = tokio::spawn(closing.turn_away());
+    // Also long after the drain's last moment, which cuts off whoever was there before.
+    sleep(Duration::from_millis(2500)).await;
+    assert_refused(&server.client.get("/readyz").await, 503, "Service Unavailable", &["about to end"]);
+    assert_status(&server.client.post("/getImage", &json!({"id": id})).await, 200, "PENDING");
+    answers.abort();
+}

@@ -209,6 +209,7 @@ async fn over_the_concurrency_limit_is_429_for_this_key_alone() {
     let ask = server.ask_with(json!({"celery": true}));
     let reply = server.client.post("/getImagetoImage", &ask).await;
     assert_refused(&reply, 429, "Rate Limit Error", &["unfinished"]);
+    assert_eq!(server.pictures.n_served(), 1, "a refused request fetches nothing");
     assert!(reply.header("retry-after").is_some());
     assert_status(&server.another_client().await.post("/getImagetoImage", &ask).await, 200, "PENDING");
 }

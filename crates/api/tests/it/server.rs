@@ -78,7 +78,7 @@ pub(crate) struct TestServer {
     pub(crate) app: App,
     pub(crate) pictures: PictureServer,
     pub(crate) drain: DrainHandle,
-    pub(crate) served: JoinHandle<()>,
+    pub(crate) served: JoinHandle<api::Closing>,
     _worker_goes_on: watch::Sender<bool>,
     _dir: TempDir,
 }

@@ -66,3 +66,28 @@ async fn the_bearer_scheme_and_the_media_type_ignore_case() {
         .body(server.ask_with(json!({"celery": true})).to_string());
     assert_status(&call.send().await, 200, "PENDING");
 }
+
+#[tokio::test]
+async fn spellings_that_contradict_each_other_are_refused() {
+    let server = TestServer::that_only_accepts().await;
+    let ask = server.ask_with(json!({"ref_id": "a", "refID": "b"}));
+    let refused = server.client.post("/getImagetoImage", &ask).await;
+    assert_refused(&refused, 422, "Validation Error", &["ref_id"]);
+    let same = server.ask_with(json!({"celery": true, "ref_id": "a", "refID": "a"}));
+    assert_status(&server.client.post("/getImagetoImage", &same).await, 200, "PENDING");
+    let refused = server.client.post("/getImage", &json!({"id": "a", "task_id": "b"})).await;
+    assert_refused(&refused, 422, "Validation Error", &["task_id"]);
+}
+
+#[tokio::test]
+async fn the_callers_reference_is_limited_and_told_with_every_refusal() {
+    let server = TestServer::that_only_accepts().await;
+    let id = server.queue(json!({})).await;
+    let long = server.client.post("/getImage", &json!({"id": id, "refID": "x".repeat(257)})).await;
+    assert_refused(&long, 422, "Validation Error", &["ref_id", "257", "256"]);
+    let mistyped = server.client.post("/getImage", &json!({"id": 5, "refID": "mine"})).await;
+    assert_eq!(assert_refused(&mistyped, 400, "Bad Request", &["id"])["ref_id"], "mine");
+    let ask = server.ask_with(json!({"batch": "x", "ref_id": "mine"}));
+    let body = assert_refused(&server.client.post("/getImagetoImage", &ask).await, 400, "Bad Request", &["batch"]);
+    assert_eq!((&body["ref_id"], &body["app_id"]), (&json!("mine"), &ask["app_id"]));
+}

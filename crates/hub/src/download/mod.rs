@@ -26,6 +26,7 @@ pub use progress::{Event, Origin, Progress, Silent};
 pub(crate) use staging::PULL_DIR;
 pub use staging::{has_begun, remove};
 
+use crate::disk;
 use crate::registry::Source;
 use cache::Cache;
 use domain::id::ModelId;
@@ -204,11 +205,18 @@ impl Downloader {
         Ok(true)
     }
 
+    /// A second name for a cached file takes no room; where the file system can give none, its copy does.
+    fn bytes_to_copy(&self, plan: &Plan, file: &PlannedFile, weights: &Path) -> u64 {
+        let is_beside = |cached: PathBuf| disk::is_one_file_system(&cached, weights);
+        if self.cache.find(plan, file).is_some_and(is_beside) { 0 } else { file.bytes }
+    }
+
     fn bytes_needed(&self, plan: &Plan, weights: &Path) -> u64 {
         let places = self.survey(plan, weights);
         let missing = |(file, place): (&PlannedFile, Place)| match place {
             Place::Remote { have } => file.bytes.saturating_sub(have),
-            Place::Here | Place::Cached => 0,
+            Place::Here => 0,
+            Place::Cached => self.bytes_to_copy(plan, file, weights),
         };
         plan.files.iter().zip(places).map(missing).sum()
     }

@@ -51,7 +51,7 @@ async fn an_announced_length_over_the_limit_is_refused_before_the_body() {
     .await;
     let error = fetcher().fetch(&server.url("/")).await.unwrap_err();
     assert_eq!(error, FetchError::TooManyBytes(20 << 20));
-    assert_eq!(error.fault().code, ErrorCode::TooLarge);
+    assert_eq!(error.fault("image").code, ErrorCode::TooLarge);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_page_is_hung_up_on_as_soon_as_it_shows() {
     .await;
     let error = fetcher().fetch(&server.url("/")).await.unwrap_err();
     assert_eq!(error, FetchError::Image(ImageError::Unrecognized));
-    assert_eq!(error.fault().code, ErrorCode::SourceUnavailable);
+    assert_eq!(error.fault("image").code, ErrorCode::SourceUnavailable);
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn a_picture_of_too_many_pixels_is_refused_by_its_header() {
     let bomb = [&b"GIF89a\xff\xff\xff\xff\0\0\0"[..], &[0; 100]].concat();
     let error = fetched(ok(&bomb)).await.unwrap_err();
     assert!(matches!(error, FetchError::Image(ImageError::TooManyPixels(_))), "{error}");
-    assert_eq!(error.fault().code, ErrorCode::TooLarge);
+    assert_eq!(error.fault("image").code, ErrorCode::TooLarge);
 }
 
 #[tokio::test]
@@ -188,4 +188,23 @@ async fn a_data_uri_is_a_picture_too() {
 async fn what_was_fetched_is_not_printed() {
     let fetched = fetched(ok(&png())).await.unwrap();
     assert_eq!(format!("{fetched:?}"), format!("Fetched(PNG 40x30, {} bytes)", png().len()));
+}
+
+#[tokio::test]
+async fn pictures_that_somebody_holds_have_a_limit_together() {
+    let server = Server::answering(ok(&png())).await;
+    let inline = png().iter().fold("data:image/png,".to_owned(), |uri, byte| uri + &format!("%{byte:02x}"));
+    let bytes_together_max = inline.len() + png().len();
+    let fetcher = Fetcher::new(FetchPolicy { bytes_together_max, ..policy() }).unwrap();
+    let first = fetcher.fetch(&server.url("/")).await.unwrap();
+    let second = fetcher.fetch(&inline).await.unwrap();
+    for url in [server.url("/"), inline.clone()] {
+        let error = fetcher.fetch(&url).await.unwrap_err();
+        assert_eq!((&error, error.fault("image").code), (&FetchError::Crowded, ErrorCode::Unavailable));
+    }
+    let shared = first.bytes.clone();
+    drop((first, second));
+    assert!(fetcher.fetch(&inline).await.is_ok());
+    drop(shared);
+    assert!(fetcher.fetch(&server.url("/")).await.is_ok());
 }

@@ -47,7 +47,7 @@ async fn an_unknown_name_and_a_forbidden_one_are_told_in_the_same_words() {
     let unknown = unknown.fetch("http://intranet.corp/").await.unwrap_err();
     let forbidden = forbidden.fetch("http://intranet.corp/").await.unwrap_err();
     assert_eq!(unknown.to_string(), forbidden.to_string());
-    assert!(!forbidden.fault().detail.contains("10.1.2.3"));
+    assert!(!forbidden.fault("image").detail.contains("10.1.2.3"));
 }
 
 #[tokio::test]

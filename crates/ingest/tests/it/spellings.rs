@@ -140,7 +140,7 @@ async fn every_spelling_of_a_forbidden_address_is_refused() {
         let fetcher = Fetcher::with_resolver(public_only(), names.clone()).unwrap();
         let error = fetcher.fetch(url).await.unwrap_err();
         assert_eq!(error, FetchError::ForbiddenAddress, "{url}");
-        assert_eq!(error.fault().code, ErrorCode::SourceUnavailable);
+        assert_eq!(error.fault("image").code, ErrorCode::SourceUnavailable);
         assert_eq!(names.n_asked(), 0, "{url} was looked up");
     }
 }

@@ -142,7 +142,9 @@ impl Held {
         let mut statement = connection.prepare_cached(&sql)?;
         let rows: Vec<Result<Self, StoreError>> =
             statement.query_map([before_ms], Self::read)?.collect::<Result<_, _>>()?;
-        rows.into_iter().collect()
+        // A row that cannot be read must not keep the others from being taken over.
+        let told = |error: &StoreError| tracing::error!(%error, "a running task cannot be taken over");
+        Ok(rows.into_iter().filter_map(|row| row.inspect_err(told).ok()).collect())
     }
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Result<Self, StoreError>> {

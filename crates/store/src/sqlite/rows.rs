@@ -18,13 +18,16 @@ pub(super) fn find(connection: &Connection, sql: &str, params: impl Params) -> R
     rows.next()?.map(task).transpose()
 }
 
-/// All tasks of a query that selects [`COLUMNS`].
+/// All tasks of a query that selects [`COLUMNS`], but for rows that cannot be read: one must not hide the others.
 pub(super) fn all(connection: &Connection, sql: &str, params: impl Params) -> Result<Vec<Task>, StoreError> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     let mut tasks = Vec::new();
     while let Some(row) = rows.next()? {
-        tasks.push(task(row)?);
+        match task(row) {
+            Ok(task) => tasks.push(task),
+            Err(error) => tracing::error!(%error, "a task is left out of a list"),
+        }
     }
     Ok(tasks)
 }

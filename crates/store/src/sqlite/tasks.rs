@@ -14,12 +14,13 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 const LIST_TASKS_MAX: u32 = 1000;
 /// Tasks that one transaction forgets, so that purging never holds up the others for long.
 const PURGE_TASKS_MAX: u32 = 200;
+const IS_NAMED: &str = "SELECT EXISTS (SELECT 1 FROM task_file WHERE key = ?1)";
 
 #[async_trait]
 impl TaskStore for Sqlite {
     async fn submit(&self, task: NewTask) -> Result<Submission, StoreError> {
         let options = self.options.clone();
-        // A prompt of megabytes would hold the writer up.
+        // Here, because the writer serves everybody.
         let request = record::request_to_json(&task.request);
         self.writer.run(move |write| submit(write, &task, &request, &options)).await
     }
@@ -27,6 +28,11 @@ impl TaskStore for Sqlite {
     async fn remembered(&self, owner: &KeyId, idempotency: &Idempotency) -> Result<Option<Submission>, StoreError> {
         let (owner, idempotency) = (owner.clone(), idempotency.clone());
         self.readers.run(move |connection| remembered(connection, &owner, &idempotency)).await
+    }
+
+    async fn refusal(&self, owner: &KeyId) -> Result<Option<Submission>, StoreError> {
+        let (owner, options) = (owner.clone(), self.options.clone());
+        self.readers.run(move |connection| refusal(connection, &owner, &options)).await
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
@@ -51,6 +57,10 @@ impl TaskStore for Sqlite {
     async fn position(&self, id: &TaskId) -> Result<Option<u64>, StoreError> {
         let id = id.clone();
         self.readers.run(move |connection| position(connection, &id)).await
+    }
+
+    async fn unnamed(&self, files: Vec<BlobKey>) -> Result<Vec<BlobKey>, StoreError> {
+        self.readers.run(move |connection| unnamed(connection, files)).await
     }
 
     async fn purge(&self, finished_before_ms: i64) -> Result<Vec<BlobKey>, StoreError> {
@@ -87,12 +97,8 @@ fn submit(
     {
         return Ok(earlier);
     }
-    let (all, own) = unfinished(write.connection, &task.owner)?;
-    if own >= options.owner_tasks_max {
-        return Ok(Submission::OwnerFull);
-    }
-    if all >= options.queue_tasks_max {
-        return Ok(Submission::QueueFull);
+    if let Some(refusal) = refusal(write.connection, &task.owner, options)? {
+        return Ok(refusal);
     }
     let mut insert = write.connection.prepare_cached(
         "INSERT INTO task
@@ -148,6 +154,15 @@ fn remembered(
     }
     let sql = format!("SELECT {} FROM task WHERE id = ?1", rows::COLUMNS);
     Ok(rows::find(connection, &sql, [id])?.map(Submission::Existing))
+}
+
+fn refusal(connection: &Connection, owner: &KeyId, options: &StoreOptions) -> Result<Option<Submission>, StoreError> {
+    let (all, own) = unfinished(connection, owner)?;
+    Ok(match () {
+        () if own >= options.owner_tasks_max => Some(Submission::OwnerFull),
+        () if all >= options.queue_tasks_max => Some(Submission::QueueFull),
+        () => None,
+    })
 }
 
 /// How many tasks are queued or running: all, and this owner's.
@@ -225,7 +240,7 @@ fn purge_some(write: &mut Write<'_>, finished_before_ms: i64) -> Result<Purged, 
         old.query_map(params![finished_before_ms, PURGE_TASKS_MAX], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut files = connection.prepare_cached("SELECT key FROM task_file WHERE task_seq = ?1")?;
     let mut forget = connection.prepare_cached("DELETE FROM task WHERE seq = ?1")?;
-    let mut is_named = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM task_file WHERE key = ?1)")?;
+    let mut is_named = connection.prepare_cached(IS_NAMED)?;
     let mut orphans = Vec::new();
     for seq in &seqs {
         let keys: Vec<String> = files.query_map([seq], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -237,4 +252,15 @@ fn purge_some(write: &mut Write<'_>, finished_before_ms: i64) -> Result<Purged, 
         }
     }
     Ok(Purged { n_tasks: seqs.len(), orphans })
+}
+
+fn unnamed(connection: &Connection, files: Vec<BlobKey>) -> Result<Vec<BlobKey>, StoreError> {
+    let mut is_named = connection.prepare_cached(IS_NAMED)?;
+    let mut unnamed = Vec::new();
+    for key in files {
+        if !is_named.query_row([key.as_str()], |row| row.get::<_, bool>(0))? {
+            unnamed.push(key);
+        }
+    }
+    Ok(unnamed)
 }

@@ -112,6 +112,10 @@ impl BlobStore for NearlyFull {
         self.0.stored_ms(key).await
     }
 
+    async fn put_before(&self, ms: i64) -> Result<Vec<BlobKey>, StoreError> {
+        self.0.put_before(ms).await
+    }
+
     async fn delete(&self, key: &BlobKey) -> Result<(), StoreError> {
         self.0.delete(key).await
     }

@@ -1,7 +1,7 @@
 //! What comes of a task when all goes well.
 
 use crate::support::Bench;
-use domain::id::AppId;
+use domain::id::{AppId, BlobKey};
 use domain::quantity::{Batch, Size, Steps};
 use domain::request::{InferenceType, OutputFormat};
 use domain::task::Progress;
@@ -152,6 +152,28 @@ async fn a_task_of_a_class_that_is_not_offered_is_left_for_others() {
         bench.painting(&served).await;
     }
     assert_eq!(bench.get(&strong).await.attempt, 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn files_that_belong_to_no_task_are_swept_up() {
+    let mut bench = Bench::new();
+    bench.timing.keep_results = Duration::ZERO;
+    bench.timing.left_over_after = Duration::from_millis(200);
+    bench.timing.sweep_every = Duration::from_millis(50);
+    bench.timing.purge_every = Duration::from_hours(1);
+    let id = bench.submit(1, |_| {}).await;
+    let worker = bench.start(Ownership::Sole);
+    bench.painting(&id).await;
+    let n_named = bench.n_result_files();
+    let left_over = BlobKey::parse("r-left-over.png").unwrap();
+    bench.stores.blobs.put(&left_over, bytes::Bytes::from_static(b"x")).await.unwrap();
+    let begun = std::time::Instant::now();
+    while bench.stores.blobs.get(&left_over).await.unwrap().is_some() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "never swept up");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(bench.n_result_files(), n_named, "what a task names stays");
     worker.stop().await;
 }
 
