@@ -10,9 +10,7 @@ use domain::id::BlobKey;
 pub struct ResultFile {
     pub bytes: Bytes,
     pub media_type: &'static str,
-    /// Milliseconds since the Unix epoch.
-    pub expires_ms: i64,
-    /// Seconds from now until then.
+    /// Seconds from now until it expires.
     pub max_age_s: u64,
 }
 
@@ -31,7 +29,7 @@ impl App {
             return Err(no_such_file());
         }
         let bytes = blobs.get(&key).await.map_err(store_failed)?.ok_or_else(no_such_file)?;
-        Ok(ResultFile { bytes, media_type, expires_ms, max_age_s: (left_ms / 1000).unsigned_abs() })
+        Ok(ResultFile { bytes, media_type, max_age_s: (left_ms / 1000).unsigned_abs() })
     }
 }
 

@@ -29,10 +29,6 @@ impl Picture {
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
-
-    pub fn into_pixels(self) -> Vec<u8> {
-        self.pixels
-    }
 }
 
 /// Never prints pixels: a picture in a log is a leak.

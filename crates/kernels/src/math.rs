@@ -44,17 +44,6 @@ pub fn exp2(x: f32) -> f32 {
 pub(crate) const EXP2: [f32; 7] =
     [1.0, std::f32::consts::LN_2, 0.240_226_48, 0.055_503_324, 0.009_618_437, 0.001_339_887_4, 0.000_153_533_62];
 
-/// The hyperbolic tangent, within 3 ulp of 1.
-#[inline(always)]
-pub fn tanh(x: f32) -> f32 {
-    // Near zero the quotient below cancels; an odd polynomial does not (Cephes, `tanhf`).
-    let z = x * x;
-    let small =
-        x + x * z * polynomial(z, [-3.333_328e-1, 1.333_144_2e-1, -5.373_971e-2, 2.063_909e-2, -5.704_988_7e-3]);
-    let large = 1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0);
-    if x.abs() < 0.625 { small } else { large.copysign(x) }
-}
-
 /// The error function, absolute error below 2e-7: its Taylor series near 0, beyond it a Chebyshev fit of the logarithm
 /// of the complement (Press et al., Numerical Recipes, section 6.2).
 #[inline(always)]
@@ -121,15 +110,6 @@ mod tests {
         assert_eq!(exp2(-130.0), 0.0);
         assert_eq!(exp2(0.0), 1.0);
         assert!(exp2(f32::NAN).is_nan());
-    }
-
-    #[test]
-    fn tanh_matches_the_library() {
-        for i in -2000..=2000 {
-            let x = i as f32 * 0.01;
-            let exact = f64::from(x).tanh();
-            assert!((f64::from(tanh(x)) - exact).abs() < 2.0e-7, "tanh({x})");
-        }
     }
 
     #[test]

@@ -52,9 +52,9 @@ impl<U: Unit, S: Sink, const LINE_STRIDE: usize, const ROW_STRIDE: usize> Task
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         match L::ROOM {
-            Room::EightByThree if self.n_columns > LANES => self.compute::<L, TILE_ROWS, 2>(lanes),
-            Room::EightByThree => self.compute::<L, TILE_ROWS, 1>(lanes),
-            Room::SixByOne => self.compute::<L, 6, 1>(lanes),
+            Room::TwentyFour if self.n_columns > LANES => self.compute::<L, TILE_ROWS, 2>(lanes),
+            Room::TwentyFour => self.compute::<L, TILE_ROWS, 1>(lanes),
+            Room::Six => self.compute::<L, 6, 1>(lanes),
         }
     }
 }

@@ -36,7 +36,7 @@ impl Linear {
         let weight = weights.tensor("weight", &[outputs, inputs])?;
         let values = Values::of(&weight)?;
         // A survey of billions of weights lays none of them out.
-        let values = if weights.is_survey() { &values[..0] } else { &values };
+        let values = if weights.only_note() { &values[..0] } else { &values };
         Ok(Self { weight: pack(values, inputs, weights), bias: None, inputs, outputs })
     }
 

@@ -29,6 +29,9 @@ pub enum Inputs {
     Exact,
 }
 
+/// Names of missing tensors that are gathered before the walk is given up; no model has so many.
+const MISSING_MAX: usize = 20_000;
+
 struct Shared {
     component: String,
     entries: BTreeMap<String, Entry>,
@@ -50,6 +53,12 @@ struct Account {
     used: BTreeSet<String>,
     missing: Vec<String>,
     mismatched: Vec<String>,
+}
+
+impl Account {
+    fn misfits(&self) -> bool {
+        !self.missing.is_empty() || !self.mismatched.is_empty()
+    }
 }
 
 impl Weights {
@@ -99,9 +108,10 @@ impl Weights {
         Self::whole(shared)
     }
 
-    /// Whether these only note what is asked of them: a layer then need not lay out what it gets.
-    pub(crate) fn is_survey(&self) -> bool {
-        self.shared.survey.is_some()
+    /// Whether these only note what is asked of them, for a survey, or because they do not fit already: a layer then need
+    /// not lay out what it gets.
+    pub(crate) fn only_note(&self) -> bool {
+        self.shared.survey.is_some() || self.account().misfits()
     }
 
     /// What was asked of weights that note it.
@@ -188,13 +198,15 @@ impl Weights {
         }
         let Some(entry) = self.shared.entries.get(&full_name) else {
             self.account().missing.push(full_name);
-            return zeros(shape);
+            return self.zeros_of_a_misfit(shape);
         };
         self.account().used.insert(full_name.clone());
         let found = entry.view.shape();
         if found != shape {
             self.account().mismatched.push(format!("{full_name} ({found:?} instead of {shape:?})"));
-            return zeros(shape);
+        }
+        if self.account().misfits() {
+            return self.zeros_of_a_misfit(shape);
         }
         let mut values = entry.checkpoint.read(&entry.stored, &entry.view)?;
         for delta in self.shared.deltas.iter().filter(|delta| delta.name == full_name) {
@@ -203,20 +215,27 @@ impl Weights {
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
+    /// What does not fit is walked on only to tell all of it, and not without end: a configuration may ask for anything.
+    fn zeros_of_a_misfit(&self, shape: &[usize]) -> Result<Tensor> {
+        if self.account().missing.len() > MISSING_MAX { Err(self.misfit()) } else { zeros(shape) }
+    }
+
     /// Ends the walk of a component: everything must have fitted, and nothing may be left over.
     pub fn finish(&self) -> Result<()> {
+        let is_left_over = self.unused().next().is_some();
+        if is_left_over || self.account().misfits() { Err(self.misfit()) } else { Ok(()) }
+    }
+
+    fn misfit(&self) -> Error {
+        let unused = self.unused().collect();
         let account = self.account();
-        let unused: Vec<String> =
-            self.shared.entries.keys().filter(|key| !account.used.contains(*key)).cloned().collect();
-        if account.missing.is_empty() && account.mismatched.is_empty() && unused.is_empty() {
-            return Ok(());
-        }
-        Err(Error::DoNotFit {
-            component: self.shared.component.clone(),
-            missing: account.missing.clone(),
-            unused,
-            mismatched: account.mismatched.clone(),
-        })
+        let (missing, mismatched) = (account.missing.clone(), account.mismatched.clone());
+        Error::DoNotFit { component: self.shared.component.clone(), missing, unused, mismatched }
+    }
+
+    fn unused(&self) -> impl Iterator<Item = String> + '_ {
+        let used = self.account().used.clone();
+        self.shared.entries.keys().filter(move |key| !used.contains(*key)).cloned()
     }
 
     fn full_name(&self, segment: &str) -> String {
@@ -321,6 +340,14 @@ mod tests {
         let file = safetensors::serialize(views, None).expect("serializable");
         let files = ModelFiles::Embedded(Arc::from([("part/model.safetensors", &*file.leak())]));
         Weights::open(&files, "part").expect("a readable component")
+    }
+
+    #[test]
+    fn a_walk_that_finds_nothing_ends() {
+        let weights = weights(&[("a.weight", &[1.0, 2.0])]);
+        let error = (0..).find_map(|layer| weights.at(layer).tensor("weight", &[1]).err()).unwrap();
+        let Error::DoNotFit { missing, unused, .. } = error else { panic!("{error}") };
+        assert_eq!((missing.len(), unused), (MISSING_MAX + 1, vec!["a.weight".to_owned()]));
     }
 
     #[test]

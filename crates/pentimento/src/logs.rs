@@ -2,7 +2,9 @@
 
 use crate::failure::Failure;
 use std::io::IsTerminal;
+use std::str::FromStr;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 #[derive(clap::Args)]
 pub(crate) struct LogArgs {
@@ -24,9 +26,13 @@ enum LogFormat {
 
 impl LogArgs {
     pub(crate) fn begin(&self) -> Result<(), Failure> {
-        let filter = EnvFilter::try_new(&self.log).map_err(|error| {
-            Failure::usage(format!("--log: got {}; allowed: a level or directives: {error}", self.log))
-        })?;
+        let allowed = "allowed: a level (off, error, warn, info, debug, trace) or directives such as info,worker=debug";
+        if let Some(word) = self.log.split(',').map(str::trim).find(|word| is_no_directive(word)) {
+            return Err(Failure::usage(format!("--log: got {word:?}; {allowed}")));
+        }
+        let filter = EnvFilter::try_new(&self.log);
+        let filter =
+            filter.map_err(|error| Failure::usage(format!("--log: got {:?}; {allowed}: {error}", self.log)))?;
         // A line that cannot be written is lost, and told to nobody: telling would fail too, and end the server.
         let logs =
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
@@ -35,5 +41,26 @@ impl LogArgs {
             LogFormat::Json => logs.json().try_init(),
         };
         begun.map_err(Failure::because)
+    }
+}
+
+/// The filter takes a word that is no level for the name of a part of the program, and then logs nothing else.
+fn is_no_directive(word: &str) -> bool {
+    let is_level = LevelFilter::from_str(word).is_ok();
+    !is_level && !word.contains(['=', '[', ']', '}'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_a_level_or_a_mistake() {
+        for word in ["info", "WARN", "off", "worker=debug", "worker[task]=trace", "a::b=info"] {
+            assert!(!is_no_directive(word), "{word}");
+        }
+        for word in ["inof", "nonsense", "worker"] {
+            assert!(is_no_directive(word), "{word}");
+        }
     }
 }

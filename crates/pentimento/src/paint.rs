@@ -7,6 +7,7 @@ use crate::remote::IdeogramArgs;
 use crate::terminal::{self, Progress};
 use crate::weights::{self, Places, WeightsArg};
 use domain::catalogue::{App, Catalogue, Scheduler};
+use domain::limits::SIDE_PX_MAX;
 use domain::quantity::Size;
 use domain::request::OutputFormat;
 use engine::{Fit, Output, Plan};
@@ -67,10 +68,10 @@ pub(crate) struct Args {
     /// The same seed gives the same picture.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Width of the result, pixels [default: the picture's]
+    /// Width of the result, pixels [default: the picture's, scaled down to fit 1536x1536]
     #[arg(long, value_name = "W", requires = "height", value_parser = clap::value_parser!(u32).range(1..=4096))]
     width: Option<u32>,
-    /// Height of the result, pixels [default: the picture's]
+    /// Height of the result, pixels [default: the picture's, scaled down to fit 1536x1536]
     #[arg(long, value_name = "H", requires = "width", value_parser = clap::value_parser!(u32).range(1..=4096))]
     height: Option<u32>,
     /// How a picture of another shape meets the size: cut what hangs over, or stretch.
@@ -169,11 +170,23 @@ fn plan(args: &Args, app: &App, pictures: Pictures) -> Plan {
     }
 }
 
-/// A picture that the command line names by its file or its URL.
+/// A picture that the command line names by its file or its URL; scaled down as the server would, unless a size is named.
 fn read_picture(args: &Args, image: &str) -> Result<Picture, Failure> {
     let is_url = ["http://", "https://", "data:"].iter().any(|scheme| image.to_ascii_lowercase().starts_with(scheme));
     let bytes = if is_url { fetch(args, image)? } else { read_file(Path::new(image))? };
-    imaging::decode(&bytes).map_err(|error| Failure::because(format!("the picture cannot be read: {error}")))
+    let picture =
+        imaging::decode(&bytes).map_err(|error| Failure::because(format!("the picture cannot be read: {error}")))?;
+    if args.width.is_some() {
+        return Ok(picture);
+    }
+    let (found, picture) = (picture.size(), imaging::fit_within(&picture, SIDE_PX_MAX));
+    if picture.size() != found {
+        let size = picture.size();
+        terminal::remark(&format!(
+            "the picture is {found}; it is painted at {size}; --width and --height ask for more"
+        ));
+    }
+    Ok(picture)
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -201,7 +214,7 @@ fn writable(output: &Path) -> Result<(), Failure> {
 }
 
 fn write_pictures(args: &Args, output: &Output) -> Result<Vec<PathBuf>, Failure> {
-    let software = format!("pentimento {}", env!("CARGO_PKG_VERSION"));
+    let software = concat!("Pentimento ", env!("CARGO_PKG_VERSION")).to_owned();
     let metadata = Metadata { software, model: output.model.to_string(), seed: Some(args.seed) };
     let format = format_of(&args.output).ok_or_else(|| Failure::usage("--output: no known extension"))?;
     let mut paths = Vec::new();

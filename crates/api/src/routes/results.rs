@@ -6,6 +6,13 @@ use crate::wire::Envelope;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use utoipa::ToSchema;
+
+/// The bytes of a file.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "the document's word for bytes")]
+pub(crate) struct Picture(Vec<u8>);
 
 /// Sends a finished picture or its thumbnail. Needs no token: the name has 128 random bits.
 #[utoipa::path(
@@ -15,7 +22,11 @@ use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, 
     tag = "images",
     params(("name" = String, Path)),
     responses(
-        (status = 200, description = "image/png, image/jpeg or image/webp", content_type = "image/png", body = Vec<u8>),
+        (
+            status = 200,
+            description = "The picture, as the task asked for it; a thumbnail is a JPEG",
+            content((Picture = "image/png"), (Picture = "image/jpeg"), (Picture = "image/webp")),
+        ),
         (status = 404, description = "No such result, or it has expired", body = Envelope),
     ),
     security(()),

@@ -17,11 +17,10 @@ use utoipa::ToSchema;
 /// Names a task.
 #[derive(ToSchema)]
 pub(crate) struct StatusRequest {
-    /// The task's id. Also `task_id`.
-    #[schema(value_type = String)]
+    /// The task's id; required, here or as `task_id`.
     id: Option<String>,
     /// The caller's own name for this call, echoed back. Also `ref_id` and `reference_id`.
-    #[schema(rename = "refID")]
+    #[schema(rename = "refID", max_length = 256)]
     ref_id: Option<String>,
 }
 
@@ -48,8 +47,11 @@ impl FromFields for StatusRequest {
         (status = 400, description = "Not JSON, or a field of the wrong type", body = Envelope),
         (status = 401, description = "No valid bearer token", body = Envelope),
         (status = 404, description = "No such task of this key", body = Envelope),
-        (status = 422, description = "No id", body = Envelope),
+        (status = 413, description = "Body too large", body = Envelope),
+        (status = 415, description = "Not application/json", body = Envelope),
+        (status = 422, description = "No id, or a reference that is too long", body = Envelope),
         (status = 500, description = "The task failed or was cancelled", body = Envelope),
+        (status = 503, description = "Too much at once", body = Envelope),
     ),
 )]
 pub(crate) async fn get_image(

@@ -44,13 +44,14 @@ pub(crate) struct ImageRequest {
     #[schema(default = false)]
     pub(crate) celery: Option<bool>,
     /// `a10g`, `a100` or `h100`; only for the deployed apps.
+    #[schema(pattern = "^(a10g|a100|h100)$")]
     pub(crate) inference_type: Option<String>,
     /// The same request with the same seed gives the same bytes.
     pub(crate) seed: Option<u64>,
     #[schema(minimum = 1, maximum = 50)]
     pub(crate) num_inference_steps: Option<i64>,
     /// `png`, `jpeg` or `webp`.
-    #[schema(default = "png")]
+    #[schema(default = "png", pattern = "^(png|jpeg|webp)$")]
     pub(crate) output_format: Option<String>,
     /// The caller's own name for the task, echoed back. Also `refID` and `reference_id`.
     #[schema(max_length = 256)]

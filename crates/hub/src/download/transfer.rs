@@ -85,7 +85,6 @@ impl Transfer<'_> {
     }
 
     async fn cached(&self) -> Result<Option<Sha256Hex>, PullError> {
-        // What has begun to arrive is gone on with.
         let Some(path) = self.cache.find(self.plan, self.planned()) else { return Ok(None) };
         // A cache that cannot be read is as good as none.
         let Ok(Some(sha256)) = self.verify(&path).await else {

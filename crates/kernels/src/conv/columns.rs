@@ -11,7 +11,7 @@ use std::ops::Range;
 
 /// Pixels of a tile.
 const TILE_PIXELS: usize = TILE_VECTORS * LANES;
-/// Tiles of a task for each number of a unit: 1024 taps of their columns are 393 KiB.
+/// Tiles of a task for each number of a unit: 1024 taps of their columns are 384 KiB.
 const TASK_TILES: usize = 2;
 /// Taps that are added up at once: their columns stay in a core's cache. It bounds what is added up in one register too,
 /// where a long sum of small numbers would lose its last digits.

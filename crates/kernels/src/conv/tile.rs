@@ -18,7 +18,7 @@ pub(super) fn multiply<L: Lanes, U: Unit>(lanes: L, weights: &[Line], columns: &
     assert!(columns.len() == weights.len() * n_vectors && sums.len() == LANES * n_vectors, "a tile does not fit");
     let tile = Tile { weights, columns, n_vectors, mode };
     match L::ROOM {
-        Room::EightByThree => {
+        Room::TwentyFour => {
             for first in (0..n_vectors).step_by(TILE_VECTORS) {
                 match n_vectors - first {
                     1 => tile.add_to::<L, U, 8, 1>(lanes, first, sums),
@@ -27,7 +27,7 @@ pub(super) fn multiply<L: Lanes, U: Unit>(lanes: L, weights: &[Line], columns: &
                 }
             }
         }
-        Room::SixByOne => {
+        Room::Six => {
             // Four of the rows: a chunk has no whole number of sixes.
             for first in 0..n_vectors {
                 tile.add_to::<L, U, 4, 1>(lanes, first, sums);

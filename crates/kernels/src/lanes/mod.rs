@@ -45,20 +45,17 @@ impl Line {
     }
 }
 
-/// A tile of sums that stays in registers.
+/// How many vectors of sums stay in registers, beside what they are sums of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// Eight rows of up to three vectors.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "of AVX-512 alone"))]
-    EightByThree,
-    /// Six rows of one vector.
-    SixByOne,
+    TwentyFour,
+    Six,
 }
 
 /// An instruction set that the processor has: whoever holds a value of it may use it.
 pub(crate) trait Lanes: Copy {
     type Vector: Copy;
-    /// How many sums the registers hold beside what they are made of.
     const ROOM: Room;
 
     fn splat(self, x: f32) -> Self::Vector;
@@ -243,7 +240,7 @@ pub(crate) struct Portable;
 
 impl Lanes for Portable {
     type Vector = [f32; LANES];
-    const ROOM: Room = Room::SixByOne;
+    const ROOM: Room = Room::Six;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Vector {

@@ -17,7 +17,7 @@ pub(super) struct Neon;
 
 impl Lanes for Neon {
     type Vector = [float32x4_t; 4];
-    const ROOM: Room = Room::SixByOne;
+    const ROOM: Room = Room::Six;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Vector {

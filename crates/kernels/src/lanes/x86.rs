@@ -53,7 +53,7 @@ pub(super) struct Avx2 {
 
 impl<const BF16: bool> Lanes for Avx512<BF16> {
     type Vector = __m512;
-    const ROOM: Room = Room::EightByThree;
+    const ROOM: Room = Room::TwentyFour;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -286,7 +286,7 @@ fn fourths(k: i32) -> std::arch::x86_64::__m512i {
 
 impl Lanes for Avx2 {
     type Vector = [__m256; 2];
-    const ROOM: Room = Room::SixByOne;
+    const ROOM: Room = Room::Six;
 
     #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {

@@ -57,7 +57,8 @@ impl DataFolder {
 
     pub(super) fn blobs(&self) -> Result<PathBuf, StoreError> {
         let path = self.dir.join(BLOBS);
-        create_private_dir(&path).map_err(|error| StoreError::Folder(path.clone(), error))?;
+        let made = create_private_dir(&path).and_then(|()| make_private(&path));
+        made.map_err(|error| StoreError::Folder(path.clone(), error))?;
         Ok(path)
     }
 }
@@ -69,6 +70,15 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir)
+}
+
+/// A folder that is ours alone may have come from a backup, open to everybody.
+fn make_private(dir: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    #[cfg(not(unix))]
+    let _ = dir;
+    Ok(())
 }
 
 fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
@@ -104,6 +114,8 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&data), mode(&folder.blobs().unwrap())), (0o700, 0o700));
         assert_eq!((mode(&folder.database().unwrap()), mode(&data.join(LOCK))), (0o600, 0o600));
+        std::fs::set_permissions(data.join(BLOBS), PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(mode(&folder.blobs().unwrap()), 0o700, "also where it was open before");
     }
 
     #[test]
