@@ -31,9 +31,15 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Read and hash a pulled model's files; the next pull mends what is damaged.
-    Verify { model: String },
+    Verify {
+        /// Its id, as the list tells it.
+        model: String,
+    },
     /// Take away what was pulled of a model.
-    Remove { model: String },
+    Remove {
+        /// Its id, as the list tells it.
+        model: String,
+    },
 }
 
 /// Where a model is.
@@ -63,8 +69,8 @@ struct Row {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let weights = args.catalogue.weights.dir(&args.data);
     match &args.command {
-        Some(Command::Verify { model }) => return verify(&weights, &id(model)?),
-        Some(Command::Remove { model }) => return remove(&weights, &id(model)?),
+        Some(Command::Verify { model }) => return verify(&weights, &there(model, &weights)?),
+        Some(Command::Remove { model }) => return remove(&weights, &there(model, &weights)?),
         None => {}
     }
     let offer = args.catalogue.offer(&args.data)?;
@@ -222,8 +228,13 @@ fn remove(weights: &Path, model: &ModelId) -> Result<(), Failure> {
     Ok(())
 }
 
-fn id(model: &str) -> Result<ModelId, Failure> {
-    ModelId::parse(model).ok_or_else(|| Failure::usage(format!("got {model}; allowed: a model's id")))
+/// A model of which something lies in the folder of weights.
+fn there(model: &str, weights: &Path) -> Result<ModelId, Failure> {
+    let id = ModelId::parse(model).ok_or_else(|| Failure::usage(format!("got {model}; allowed: a model's id")))?;
+    if weights.join(id.as_str()).exists() || download::has_begun(weights, &id) {
+        return Ok(id);
+    }
+    Err(Failure::because(format!("there is no {id} in {}; `pentimento models` lists what there is", weights.display())))
 }
 
 /// Links are followed: a model may be kept elsewhere.

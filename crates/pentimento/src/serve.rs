@@ -33,7 +33,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where to listen; port 0 takes a free one and says which
-    #[arg(long, value_name = "ADDR", env = "PENTIMENTO_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", env = "PENTIMENTO_LISTEN", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
     #[command(flatten)]
     data: DataArg,
@@ -47,10 +47,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "PENTIMENTO_PUBLIC_URL", value_parser = public_url)]
     public_url: Option<String>,
     /// Tasks queued or running, all keys together; more is a 503
-    #[arg(long, value_name = "N", env = "PENTIMENTO_QUEUE_MAX", default_value_t = QUEUE_TASKS_MAX)]
+    #[arg(long, value_name = "N", env = "PENTIMENTO_QUEUE_MAX", default_value_t = QUEUE_TASKS_MAX,
+          value_parser = clap::value_parser!(u64).range(1..))]
     queue_max: u64,
     /// Tasks queued or running for one key; more is a 429
-    #[arg(long, value_name = "N", env = "PENTIMENTO_KEY_TASKS_MAX", default_value_t = KEY_TASKS_MAX)]
+    #[arg(long, value_name = "N", env = "PENTIMENTO_KEY_TASKS_MAX", default_value_t = KEY_TASKS_MAX,
+          value_parser = clap::value_parser!(u64).range(1..))]
     key_tasks_max: u64,
     /// Tasks that one key may submit per minute; more is a 429
     #[arg(long, value_name = "N", env = "PENTIMENTO_SUBMISSIONS_PER_MINUTE", default_value_t = 600,
@@ -282,6 +284,10 @@ impl Args {
     fn drain(&self) -> Duration {
         Duration::from_secs(self.drain.into())
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "allowed: an address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
 fn gpu_class(text: &str) -> Result<InferenceType, String> {

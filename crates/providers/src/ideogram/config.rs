@@ -50,9 +50,10 @@ impl ApiKey {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
         let value = HeaderValue::from_str(text).ok();
+        let got = if text.is_empty() { "nothing" } else { "something else" };
         let mut value = value
             .filter(|_| is_visible && (1..=KEY_BYTES_MAX).contains(&text.len()))
-            .ok_or_else(|| Invalid::new("Ideogram key", "something else", "1 to 512 visible ASCII characters"))?;
+            .ok_or_else(|| Invalid::new("Ideogram key", got, "1 to 512 visible ASCII characters"))?;
         value.set_sensitive(true);
         Ok(Self(value))
     }
