@@ -28,6 +28,9 @@ pub mod watch;
 
 mod turns;
 
+/// When a caller that meets a failing store should come back, seconds: a full disk, or another program's lock.
+const RETRY_STORE_S: u32 = 10;
+
 /// The use cases, over everything that they need. A clone is a handle to the same thing.
 #[derive(Clone)]
 pub struct App {
@@ -127,7 +130,12 @@ fn no_such_task() -> Fault {
 /// The cause is for the log alone: it may name paths and rows.
 fn store_failed(error: StoreError) -> Fault {
     tracing::error!(%error, "the store failed");
-    Fault::new(ErrorCode::Internal, "the server could not read or write its records; try again")
+    match error {
+        // Trying again would find the same.
+        StoreError::Corrupt(_) => Fault::new(ErrorCode::Internal, "the stored task cannot be read"),
+        _ => Fault::new(ErrorCode::Unavailable, "the server could not read or write its records; try again")
+            .retry_after_s(RETRY_STORE_S),
+    }
 }
 
 fn now_ms() -> i64 {

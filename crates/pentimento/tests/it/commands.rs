@@ -1,6 +1,6 @@
 //! What the commands print, where, and their exit codes.
 
-use crate::process::{FLUX_DEV, Server, ask, run, token};
+use crate::process::{FLUX_DEV, Server, ask, command, run, token};
 use std::path::Path;
 use testkit::client::Client;
 
@@ -177,4 +177,50 @@ async fn an_operators_own_app_is_served() {
     let url = reply.json()["output"]["result"][0].as_str().unwrap().to_owned();
     let picture = server.client(&token).get_url(&url).await;
     assert_eq!(testkit::pictures::png_size(&picture.body), domain::quantity::Size::new(96, 64));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_key_whose_token_nobody_saw_is_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let args = ["keys", "create", "--name", "lost", "--data", dir.path().to_str().unwrap()];
+    let made = command(&args).stdout(full).output().unwrap();
+    assert_eq!((made.status.code(), text(&made.stderr).lines().count()), (Some(1), 1));
+    let listed = text(&in_folder(dir.path(), &["keys", "list"]).stdout);
+    assert!(listed.contains("revoked") && !listed.contains("active"), "{listed}");
+}
+
+#[tokio::test]
+async fn a_damaged_model_is_told_at_the_start_and_serves_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("weights/flux-dev");
+    copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pentimento-nano")), &model);
+    let whole = text(&in_folder(dir.path(), &["doctor"]).stdout);
+    assert!(whole.contains("ok    weights: flux-dev"), "{whole}");
+    let file = model.join("transformer/diffusion_pytorch_model.safetensors");
+    let length = std::fs::metadata(&file).unwrap().len();
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(length / 2).unwrap();
+    let said = text(&in_folder(dir.path(), &["doctor"]).stdout);
+    assert!(said.contains("warn  weights: flux-dev cannot be used") && said.contains("transformer"), "{said}");
+    let listed = text(&in_folder(dir.path(), &["models"]).stdout);
+    assert!(listed.contains("flux-dev: the weights of flux-dev cannot be used on this server"), "{listed}");
+    let server = Server::start(dir.path(), &[]);
+    let reply = server.client(&token(dir.path())).post("/getImagetoImage", &ask("https://example.com/a.png", 1)).await;
+    assert_eq!(reply.status, 503, "{}", reply.text());
+    let detail = reply.json()["error_data"].to_string();
+    assert!(detail.contains("cannot be used on this server") && !detail.contains("transformer"), "{detail}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
 }
