@@ -2,6 +2,7 @@
 
     python train.py latents
     python train.py decoder --minutes 10
+    python train.py grain --minutes 35 --workers 2
     python train.py transformer --minutes 48 --workers 2
     python train.py restyle --minutes 60 --workers 2
     python train.py edges
@@ -77,13 +78,16 @@ STYLE_WEIGHTS = {
 }
 # How many samples of the control variant begin with noise alone; the rest begin with the noised photograph.
 CANNY_FROM_NOISE = 0.75
+# The discriminator's pull at the decoder's pixels, against 1 of the pixels' own error.
+GRAIN = 0.5
 # Image tokens in a batch, whatever their bucket.
 BATCH_TOKENS = 64 * 18
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["latents", "decoder", "transformer", "restyle", "edges", "canny", "export"])
+    stages = ["latents", "decoder", "grain", "transformer", "restyle", "edges", "canny", "export"]
+    parser.add_argument("stage", choices=stages)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--cache", type=Path, default=HERE.parent / "target/nano")
     parser.add_argument("--model", type=Path, default=HERE.parent / "models/pentimento-nano")
@@ -108,6 +112,7 @@ def work(rank, arguments):
     stages = {
         "latents": cache_latents,
         "decoder": train_decoder,
+        "grain": train_grain,
         "transformer": train_transformer,
         "restyle": train_restyle,
         "edges": cache_edges,
@@ -250,37 +255,98 @@ def check_encoder(encoder, vae, pictures):
 
 def train_decoder(arguments):
     """Trains the decoder on crops of the cached latents; a little noise prepares it for painted latents."""
-    vae = models.autoencoder()
-    decoder = vae.decoder.to(arguments.device, memory_format=torch.channels_last)
+    decoder = models.autoencoder().decoder.to(arguments.device, memory_format=torch.channels_last)
     run = Run("decoder", decoder, arguments, learning_rate=2e-3, ema_decay=0.998)
-    pictures = [
-        (np.load(path, mmap_mode="r"), np.load(arguments.cache / "latents" / path.name, mmap_mode="r"))
-        for path in picture_files(arguments.cache)
-    ]
-    weights = np.array([2.0 if pixels.shape[1] * pixels.shape[2] > 128 * 128 else 3.0 for pixels, _ in pictures])
+    crops = DecoderCrops(arguments)
     while run.progress < 1:
         side, batch = (48, 16) if run.progress < 0.5 else (64, 12) if run.progress < 0.85 else (128, 4)
-        pixels, latents = pictures[run.rng.choice(len(pictures), p=weights / weights.sum())]
-        crops, corners = random_crops(pixels, side, batch, run.rng, with_corners=True)
-        target = torch.from_numpy(scaled(crops)).to(arguments.device).permute(0, 3, 1, 2)
+        target, latent = crops.draw(run.rng, side, batch)
+        with mixed_precision(arguments.device):
+            result = decoder(latent)
+        error = result.float() - target
+        loss = pixel_loss(error)
+        run.update(loss)
+        run.report(loss.detach(), f"psnr {psnr(error):.1f} dB at {side} px")
+    run.save()
+
+
+def train_grain(arguments):
+    """Goes on with the decoder against a discriminator of patches, which brings back the fine grain that a mean lacks.
+
+    As Rombach et al. 2022 train their autoencoders (arXiv:2112.10752, appendix G), with the two gradients weighed where
+    they meet, at the pixels, instead of at the decoder's last layer.
+    """
+    pair = decoder_and_discriminator()
+    load_averaged("decoder", pair["decoder"], arguments.cache)
+    pair = pair.train().requires_grad_(True).to(arguments.device, memory_format=torch.channels_last)
+    run = Run("grain", pair, arguments, learning_rate=5e-4, ema_decay=0.998)
+    crops = DecoderCrops(arguments)
+    while run.progress < 1:
+        side, batch = (64, 12) if run.progress < 0.8 else (128, 4)
+        target, latent = crops.draw(run.rng, side, batch)
+        with mixed_precision(arguments.device):
+            result = pair["decoder"](latent).float()
+            shown = result.detach().requires_grad_(True)
+            fake, real = pair["discriminator"](shown).float(), pair["discriminator"](target).float()
+        # Hinge losses; the two backward passes to the pixels leave the discriminator's own gradients alone.
+        (toward_real,) = torch.autograd.grad(-fake.mean(), shown, retain_graph=True)
+        (toward_target,) = torch.autograd.grad(pixel_loss(shown - target), shown)
+        share = GRAIN * min(1, run.progress * 20) * toward_target.norm() / (toward_real.norm() + 1e-12)
+        with mixed_precision(arguments.device):
+            fake = pair["discriminator"](shown.detach()).float()
+        judged = torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()
+        run.update((result * (toward_target + share * toward_real)).sum() + judged)
+        run.report(judged.detach(), f"psnr {psnr(shown.detach() - target):.1f} dB at {side} px")
+    run.save()
+
+
+class DecoderCrops:
+    """Crops of all training pictures beside their latents."""
+
+    def __init__(self, arguments):
+        self.device = arguments.device
+        self.pictures = [
+            (np.load(path, mmap_mode="r"), np.load(arguments.cache / "latents" / path.name, mmap_mode="r"))
+            for path in picture_files(arguments.cache)
+        ]
+        weights = [2.0 if pixels.shape[1] * pixels.shape[2] > 128 * 128 else 3.0 for pixels, _ in self.pictures]
+        self.weights = np.array(weights) / sum(weights)
+
+    def draw(self, rng, side, batch):
+        """`(b, 3, side, side)` pixels in -1..1 and their latents with a little noise, `(b, 16, side/8, side/8)`."""
+        pixels, latents = self.pictures[rng.choice(len(self.pictures), p=self.weights)]
+        crops, corners = random_crops(pixels, side, batch, rng, with_corners=True)
         latent = np.stack(
             [
                 latents[index, :, top // 8 : (top + side) // 8, left // 8 : (left + side) // 8]
                 for index, top, left in corners
             ]
         )
-        latent = torch.from_numpy(latent).to(arguments.device).float()
-        latent = (latent + 0.05 * torch.randn_like(latent)).contiguous(memory_format=torch.channels_last)
-        with mixed_precision(arguments.device):
-            result = decoder(latent)
-        error = result.float() - target
-        loss = error.abs().mean() + 0.5 * gradient(error).mean()
-        run.update(loss)
-        # The range of a pixel is 2 here, hence the 4.
-        run.report(
-            loss.detach(), f"psnr {10 * math.log10(4 / float((error.detach() ** 2).mean())):.1f} dB at {side} px"
-        )
-    run.save()
+        target = torch.from_numpy(scaled(crops)).to(self.device).permute(0, 3, 1, 2)
+        latent = torch.from_numpy(latent).to(self.device).float()
+        return target, (latent + 0.05 * torch.randn_like(latent)).contiguous(memory_format=torch.channels_last)
+
+
+def decoder_and_discriminator():
+    return torch.nn.ModuleDict({"decoder": models.autoencoder().decoder, "discriminator": discriminator()})
+
+
+def discriminator():
+    """Judges each patch of 22 pixels by itself: large enough for grain and strokes, too small for what is painted."""
+    channels = (3, 32, 64, 128)
+    layers = []
+    for n_in, n_out in zip(channels, channels[1:]):
+        layers += [torch.nn.Conv2d(n_in, n_out, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2)]
+    return torch.nn.Sequential(*layers, torch.nn.Conv2d(channels[-1], 1, 1))
+
+
+def pixel_loss(error):
+    return error.abs().mean() + 0.5 * gradient(error).mean()
+
+
+def psnr(error):
+    """In dB, of an error between pixels in -1..1, whose range is 2: hence the 4."""
+    return 10 * math.log10(4 / float((error.detach() ** 2).mean()))
 
 
 def picture_files(cache):
@@ -658,6 +724,8 @@ def export(arguments):
     for name, module in [("decoder", vae.decoder), ("transformer", painter), ("restyle", painter)]:
         with contextlib.suppress(FileNotFoundError):
             load_averaged(name, module, arguments.cache)
+    with contextlib.suppress(FileNotFoundError):
+        vae.decoder = load_averaged("grain", decoder_and_discriminator(), arguments.cache)["decoder"]
     controlled = Painter(*tokenizers)
     controlled.transformer = models.transformer(n_control=64)
     with contextlib.suppress(FileNotFoundError):
