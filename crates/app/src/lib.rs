@@ -37,7 +37,7 @@ pub struct App {
     inner: Arc<Parts>,
     keys: Keys,
     quota: Arc<Quota>,
-    decoding: Arc<Turns>,
+    turns: Arc<Turns>,
 }
 
 /// What the composition root puts together.
@@ -70,7 +70,7 @@ impl App {
     pub fn new(parts: Parts) -> Self {
         let keys = Keys::new(parts.stores.keys.clone());
         let quota = Arc::new(Quota::new(parts.config.submissions_per_minute));
-        Self { inner: Arc::new(parts), keys, quota, decoding: Arc::new(Turns::new(DECODERS)) }
+        Self { inner: Arc::new(parts), keys, quota, turns: Arc::new(Turns::new(DECODERS)) }
     }
 
     pub fn catalogue(&self) -> &Catalogue {

@@ -63,7 +63,7 @@ mod tests {
         let png = imaging::encode(&picture, domain::request::OutputFormat::Png, &metadata).unwrap();
         let turns = Turns::new(1);
         let key = domain::id::KeyId::from_random([1; 8]);
-        let turn = async || turns.next(&key).await.unwrap();
+        let turn = async || turns.to_decode(&key).await.unwrap();
         assert!(whole("image", Bytes::from(png.clone()), turn().await).await.is_ok());
         let half = Bytes::from(png[..png.len() / 2].to_vec());
         let fault = whole("control_image", half, turn().await).await.unwrap_err();

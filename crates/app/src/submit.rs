@@ -86,6 +86,7 @@ impl App {
         let named_class = request.inference_type.filter(|_| names_class);
         self.place(&mut request, named_class)?;
         self.admit(caller, &request).await?;
+        let preparing = self.turns.to_prepare(&caller.key).await.map_err(|_| unchecked())?;
         let source = self.fetched(caller, "image", &mut request.image).await?;
         let control = match &mut request.control_image {
             Some(url) => Some(self.fetched(caller, "control_image", url).await?),
@@ -107,6 +108,7 @@ impl App {
                 now_ms: now_ms(),
             };
             let task = app.enqueue(new, iter::once(source).chain(control).collect()).await?;
+            drop(preparing);
             let place = is_awaited.then(|| Place { id: task.id.clone(), app: app.clone() });
             Ok(Placed { task, place })
         });
@@ -149,7 +151,7 @@ impl App {
     /// Fetches and checks a picture, and leaves of its URL what is kept with the task.
     async fn fetched(&self, caller: &Caller, field: &'static str, url: &mut String) -> Result<Bytes, Fault> {
         let fetched = self.inner.sources.fetch(field, url).await?;
-        let turn = self.decoding.next(&caller.key).await.map_err(|_| unchecked())?;
+        let turn = self.turns.to_decode(&caller.key).await.map_err(|_| unchecked())?;
         let picture = whole(field, fetched, turn).await?;
         *url = recorded_url(url);
         Ok(picture)
