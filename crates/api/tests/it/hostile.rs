@@ -89,6 +89,7 @@ fn any_field() -> impl Strategy<Value = &'static str> {
         "output_format",
         "ref_id",
         "refID",
+        "reference_id",
         "other",
     ])
 }
