@@ -288,12 +288,11 @@ def train_grain(arguments):
             result = pair["decoder"](latent).float()
             shown = result.detach().requires_grad_(True)
             fake, real = pair["discriminator"](shown).float(), pair["discriminator"](target).float()
-        # Hinge losses; the two backward passes to the pixels leave the discriminator's own gradients alone.
+        # Hinge losses. The two backward passes to the pixels leave the discriminator's own gradients alone, and what the
+        # judgement sends to the pixels stays with the copy.
         (toward_real,) = torch.autograd.grad(-fake.mean(), shown, retain_graph=True)
         (toward_target,) = torch.autograd.grad(pixel_loss(shown - target), shown)
         share = GRAIN * min(1, run.progress * 20) * toward_target.norm() / (toward_real.norm() + 1e-12)
-        with mixed_precision(arguments.device):
-            fake = pair["discriminator"](shown.detach()).float()
         judged = torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()
         run.update((result * (toward_target + share * toward_real)).sum() + judged)
         run.report(judged.detach(), f"psnr {psnr(shown.detach() - target):.1f} dB at {side} px")

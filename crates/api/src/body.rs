@@ -4,6 +4,7 @@
 use crate::Api;
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::wire::image_request::REFERENCE_NAMES;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
@@ -45,7 +46,7 @@ impl<T: FromFields> FromRequest<Api> for ApiJson<T> {
             Err(Fault::new(ErrorCode::Malformed, format!("the body did not arrive within {} s", limit.as_secs())))
         })?;
         let fields = fields::<T>(raw.clone()).await?;
-        let (app_id, ref_id) = (fields.told(&["app_id"]), fields.told(&["ref_id", "refID", "reference_id"]));
+        let (app_id, ref_id) = (fields.told(&["app_id"]), fields.told(&REFERENCE_NAMES));
         let value = T::from_fields(fields).map_err(|fault| ApiError::from(fault).about(app_id, ref_id))?;
         Ok(Self { value, raw, memory })
     }

@@ -29,7 +29,7 @@ pub enum ErrorCode {
     Unsafe,
     /// The task was cancelled.
     Cancelled,
-    /// A full queue, absent weights, a server that drains; try again later.
+    /// A full queue, absent weights, a store that fails, a server that drains; try again later.
     Unavailable,
     /// Our own bug.
     Internal,

@@ -452,6 +452,20 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_pulled_is_named_where_the_first_choice_cannot() {
+        let registry = registry::built_in();
+        let models = [id("turbo-vision"), id("sdxl-turbo")];
+        let usual = Shelf::embedded().usable(&models, &registry).unwrap_err();
+        assert!(usual.starts_with("no weights for turbo-vision are installed"), "{usual}");
+        assert!(
+            usual.ends_with("`pentimento pull sdxl-turbo` installs sdxl-turbo, which serves this app too"),
+            "{usual}"
+        );
+        let told = Shelf::embedded().filled_by(" --data DIR").usable(&models, &registry).unwrap_err();
+        assert!(told.contains("`pentimento pull sdxl-turbo --data DIR`"), "{told}");
+    }
+
+    #[test]
     fn a_model_is_of_use_beside_the_best_of_its_companions_only() {
         let dir = tempfile::tempdir().unwrap();
         model_folder(&dir.path().join("flux-depth"), "FluxControlPipeline");

@@ -9,10 +9,13 @@ use image::{ExtendedColorType, ImageEncoder};
 
 const JPEG_QUALITY: u8 = 92;
 
+/// This program, as it signs files.
+pub const SOFTWARE: &str = concat!("Pentimento ", env!("CARGO_PKG_VERSION"));
+
 /// What a file tells of its making. Never the prompt: a picture is passed on, and what was asked for is private.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// `Pentimento 0.1.0`.
+    /// Usually [`SOFTWARE`].
     pub software: String,
     /// The weights that painted it.
     pub model: String,

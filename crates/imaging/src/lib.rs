@@ -20,7 +20,7 @@ mod webp;
 
 pub use canny::{Canny, canny};
 pub use decode::{Header, decode, probe};
-pub use encode::{Metadata, encode};
+pub use encode::{Metadata, SOFTWARE, encode};
 pub use error::ImageError;
 pub use fit::{crop, fit_cover, fit_within, pad_to_multiple, thumbnail};
 pub use format::{Format, sniff};

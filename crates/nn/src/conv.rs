@@ -48,7 +48,7 @@ impl Conv2d {
 
     pub fn without_bias(weights: &Weights, form: Form) -> Result<Self> {
         let weight = weights.tensor("weight", &[form.outputs, form.inputs, form.side, form.side])?;
-        // For a survey any kernel will do.
+        // Where nothing is laid out any kernel will do.
         let weight = if weights.only_note() {
             PackedKernel::pack(&[0.0], 1)
         } else {

@@ -35,7 +35,7 @@ impl Linear {
     pub fn without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
         let weight = weights.tensor("weight", &[outputs, inputs])?;
         let values = Values::of(&weight)?;
-        // A survey of billions of weights lays none of them out.
+        // A survey of billions of weights lays none of them out, nor do weights that are about to be refused.
         let values = if weights.only_note() { &values[..0] } else { &values };
         Ok(Self { weight: pack(values, inputs, weights), bias: None, inputs, outputs })
     }

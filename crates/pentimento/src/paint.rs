@@ -11,7 +11,7 @@ use domain::limits::SIDE_PX_MAX;
 use domain::quantity::Size;
 use domain::request::OutputFormat;
 use engine::{Fit, Output, Plan};
-use imaging::{Metadata, Picture};
+use imaging::{Metadata, Picture, SOFTWARE};
 use ingest::{FetchPolicy, Fetcher, IpRange};
 use pipelines::assembly::Lora;
 use serde_json::{Value, json};
@@ -214,8 +214,7 @@ fn writable(output: &Path) -> Result<(), Failure> {
 }
 
 fn write_pictures(args: &Args, output: &Output) -> Result<Vec<PathBuf>, Failure> {
-    let software = concat!("Pentimento ", env!("CARGO_PKG_VERSION")).to_owned();
-    let metadata = Metadata { software, model: output.model.to_string(), seed: Some(args.seed) };
+    let metadata = Metadata { software: SOFTWARE.to_owned(), model: output.model.to_string(), seed: Some(args.seed) };
     let format = format_of(&args.output).ok_or_else(|| Failure::usage("--output: no known extension"))?;
     let mut paths = Vec::new();
     for (idx, picture) in output.images.iter().enumerate() {

@@ -11,7 +11,7 @@ use domain::limits::SIDE_PX_MAX;
 use domain::request::{GenerationRequest, OutputFormat};
 use domain::task::{PaintedImage, Painting, Task};
 use engine::{EngineError, Fit, Output, Plan};
-use imaging::{ImageError, Metadata, Picture};
+use imaging::{ImageError, Metadata, Picture, SOFTWARE};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use store::contract::{Lease, Retry, StoreError, Stores};
@@ -19,7 +19,6 @@ use tracing::Span;
 
 /// The longest side of a thumbnail, pixels.
 const THUMBNAIL_PX_MAX: u32 = 256;
-const SOFTWARE: &str = concat!("Pentimento ", env!("CARGO_PKG_VERSION"));
 
 pub(crate) struct Attempt<'a> {
     config: &'a WorkerConfig,

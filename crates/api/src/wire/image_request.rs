@@ -132,10 +132,13 @@ impl ImageRequest {
     }
 }
 
-/// The caller's own name for a task, in its three spellings.
+/// The spellings of the caller's own name for a task.
+pub(crate) const REFERENCE_NAMES: [&str; 3] = ["ref_id", "refID", "reference_id"];
+
+/// The caller's own name for a task.
 pub(crate) fn reference(fields: &mut Fields) -> Result<Option<String>, Fault> {
-    let spellings = [fields.text("ref_id")?, fields.text("refID")?, fields.text("reference_id")?];
-    Ok(only("ref_id", spellings)?)
+    let [first, second, third] = REFERENCE_NAMES;
+    Ok(only(first, [fields.text(first)?, fields.text(second)?, fields.text(third)?])?)
 }
 
 /// One value in several spellings of its field, which must not contradict each other.

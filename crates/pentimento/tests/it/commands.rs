@@ -1,5 +1,6 @@
 //! What the commands print, where, and their exit codes.
 
+use crate::paint::copy;
 use crate::process::{FLUX_DEV, Server, ask, command, run, token};
 use std::path::Path;
 use testkit::client::Client;
@@ -210,17 +211,4 @@ async fn a_damaged_model_is_told_at_the_start_and_serves_nobody() {
     assert_eq!(reply.status, 503, "{}", reply.text());
     let detail = reply.json()["error_data"].to_string();
     assert!(detail.contains("cannot be used on this server") && !detail.contains("transformer"), "{detail}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
 }

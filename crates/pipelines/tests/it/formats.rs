@@ -87,7 +87,8 @@ fn write(path: &Path, tensors: &Tensors) {
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
+/// A file, or a folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
     if from.is_dir() {
         for entry in std::fs::read_dir(from).unwrap() {

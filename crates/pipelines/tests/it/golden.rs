@@ -1,5 +1,6 @@
 //! Recorded runs, read from the files.
 
+use crate::formats::copy;
 use candle_core::{DType, Device, Tensor};
 use domain::id::ModelId;
 use engine::Output;
@@ -25,19 +26,6 @@ pub(crate) fn shelf(folder: &Path, names: &[(&str, &str)]) -> Shelf {
         copy(&goldens().join("models").join(tiny), &folder.join(name));
     }
     Shelf::open(folder, &registry::built_in()).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// One recorded run.
