@@ -8,6 +8,7 @@ use hub::registry::Provider;
 use ingest::IpRange;
 use std::fs;
 use std::path::{Path, PathBuf};
+use store::sqlite::Contents;
 
 /// What the transformer of FLUX.1-dev takes in int8, with room for the pictures on their way.
 const MEMORY_MIB_PARTS: u64 = 15 << 10;
@@ -44,6 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         speed(&dir),
         memory(),
         data_folder(&dir),
+        database(&dir),
         disk(&dir),
         weights(args),
         providers(args),
@@ -98,6 +100,15 @@ fn data_folder(dir: &Path) -> Finding {
     match fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe)) {
         Ok(()) => Fine(format!("data: {} {state} and can be written", dir.display())),
         Err(error) => Warning(format!("data: {} cannot be written: {error}; --data names another", place.display())),
+    }
+}
+
+/// Reads all of it: a damaged page may else be met by the one task that lies on it.
+fn database(dir: &Path) -> Finding {
+    match store::sqlite::inspect(dir) {
+        Ok(None) => Fine("database: none yet".to_owned()),
+        Ok(Some(Contents { n_tasks, n_keys })) => Fine(format!("database: sound, {n_tasks} tasks and {n_keys} keys")),
+        Err(error) => Warning(format!("database: {error}; docs/operations.md says how a backup is brought back")),
     }
 }
 

@@ -211,6 +211,9 @@ pub enum StoreError {
     InUse(PathBuf),
     #[error("the data folder {0} cannot be used: {1}")]
     Folder(PathBuf, std::io::Error),
+    /// Taken for new, all its pictures would be deleted as nobody's.
+    #[error("{} is missing or empty, but {} has files: bring the database back from a backup, or move these away", database.display(), files.display())]
+    Forgotten { database: PathBuf, files: PathBuf },
     #[error("the database has schema version {found}; this program knows versions up to {known}")]
     Newer { found: i64, known: i64 },
     #[error("the database failed: {0}")]

@@ -71,6 +71,34 @@ pub fn open_keys(dir: &Path) -> Result<Arc<dyn KeyStore>, StoreError> {
     Ok(Arc::new(database))
 }
 
+/// What is in a database, found sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contents {
+    pub n_tasks: u64,
+    /// Those that are not revoked.
+    pub n_keys: u64,
+}
+
+/// Reads through the whole database, beside a server that may be running on the same folder; makes nothing. `None`: there
+/// is no database yet.
+///
+/// # Errors
+/// What is wrong with it: damaged pages or indexes, a newer schema, a folder that it was lost from.
+pub fn inspect(dir: &Path) -> Result<Option<Contents>, StoreError> {
+    let folder = DataFolder::existing(dir);
+    let Some(path) = folder.existing_database()? else { return Ok(None) };
+    let connection = schema::connect_existing(&path)?;
+    let told: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if told != "ok" {
+        return Err(StoreError::Database(told));
+    }
+    let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
+    Ok(Some(Contents {
+        n_tasks: count("SELECT count(*) FROM task")?,
+        n_keys: count("SELECT count(*) FROM api_key WHERE revoked_ms IS NULL")?,
+    }))
+}
+
 /// The database in all its roles. Fields are dropped in order: the lock goes when nobody can write any more.
 struct Sqlite {
     readers: Readers,

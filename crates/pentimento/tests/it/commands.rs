@@ -96,12 +96,13 @@ fn models_and_doctor_tell_what_is_there() {
     let data = dir.path().join("not/yet");
     let doctor = in_folder(&data, &["doctor", "--allow-source", "127.0.0.0/8"]);
     let said = text(&doctor.stdout);
-    assert_eq!((doctor.status.code(), said.lines().count()), (Some(0), 8), "{said}");
+    assert_eq!((doctor.status.code(), said.lines().count()), (Some(0), 9), "{said}");
     for part in [
         "cpu",
         "speed: at most f32",
         "memory",
         "data",
+        "ok    database: none yet",
         "disk",
         "weights: pentimento-nano",
         "no key of ideogram",
@@ -190,6 +191,30 @@ fn a_key_whose_token_nobody_saw_is_revoked() {
     assert_eq!((made.status.code(), text(&made.stderr).lines().count()), (Some(1), 1));
     let listed = text(&in_folder(dir.path(), &["keys", "list"]).stdout);
     assert!(listed.contains("revoked") && !listed.contains("active"), "{listed}");
+}
+
+#[tokio::test]
+async fn pictures_whose_database_was_lost_are_not_swept_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = token(dir.path());
+    assert!(text(&in_folder(dir.path(), &["doctor"]).stdout).contains("database: sound, 0 tasks and 1 keys"));
+    std::fs::create_dir_all(dir.path().join("blobs/7f")).unwrap();
+    std::fs::write(dir.path().join("blobs/7f/r-0123.png"), "a picture").unwrap();
+    let database = dir.path().join("pentimento.db");
+    let kept = dir.path().join("backup.db");
+    std::fs::rename(&database, &kept).unwrap();
+    for arguments in [&["serve", "--listen", "127.0.0.1:0"][..], &["keys", "list"], &["keys", "create", "--name", "n"]]
+    {
+        let refused = in_folder(dir.path(), arguments);
+        let said = text(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && said.contains("is missing or empty"), "{arguments:?}: {said}");
+        assert!(!database.exists(), "{arguments:?}");
+    }
+    let said = text(&in_folder(dir.path(), &["doctor"]).stdout);
+    assert!(said.contains("warn  database:") && said.contains("backup"), "{said}");
+    std::fs::rename(&kept, &database).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    assert_eq!(server.client(&token).get("/healthz").await.status, 200);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The data folder: where its parts lie, who may read them, and the lock that keeps a second server out.
 
 use crate::contract::StoreError;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,11 @@ impl DataFolder {
         Ok(Self { dir: dir.to_owned() })
     }
 
+    /// Makes nothing; the folder may be missing.
+    pub(super) fn existing(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     pub(super) fn lock(&self) -> Result<Lock, StoreError> {
         let path = self.dir.join(LOCK);
         let file = private_file(OpenOptions::new().write(true).create(true).truncate(false))
@@ -46,12 +51,29 @@ impl DataFolder {
 
     /// The database's path. A new file is made here, for its owner alone: SQLite gives its companions the same mode.
     pub(super) fn database(&self) -> Result<PathBuf, StoreError> {
+        if let Some(path) = self.existing_database()? {
+            return Ok(path);
+        }
         let path = self.dir.join(DATABASE);
         // Never opens an existing file: closing it again would drop the locks that SQLite holds in this process.
         match private_file(OpenOptions::new().write(true).create_new(true)).open(&path) {
             Ok(_) => Ok(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(path),
             Err(error) => Err(StoreError::Folder(path, error)),
+        }
+    }
+
+    /// Where the database is, if something was ever written into one.
+    ///
+    /// # Errors
+    /// [`StoreError::Forgotten`] where it is gone and its files are not.
+    pub(super) fn existing_database(&self) -> Result<Option<PathBuf>, StoreError> {
+        let (database, files) = (self.dir.join(DATABASE), self.dir.join(BLOBS));
+        match fs::metadata(&database) {
+            Ok(file) if file.len() > 0 => Ok(Some(database)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Folder(database, error)),
+            _ if has_files(&files) => Err(StoreError::Forgotten { database, files }),
+            _ => Ok(None),
         }
     }
 
@@ -79,6 +101,12 @@ fn make_private(dir: &Path) -> io::Result<()> {
     #[cfg(not(unix))]
     let _ = dir;
     Ok(())
+}
+
+/// Whether any of the folder's folders has a file.
+fn has_files(dir: &Path) -> bool {
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    entries(dir).any(|shard| entries(&shard.path()).next().is_some())
 }
 
 fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
@@ -116,6 +144,25 @@ mod tests {
         assert_eq!((mode(&folder.database().unwrap()), mode(&data.join(LOCK))), (0o600, 0o600));
         std::fs::set_permissions(data.join(BLOBS), PermissionsExt::from_mode(0o755)).unwrap();
         assert_eq!(mode(&folder.blobs().unwrap()), 0o700, "also where it was open before");
+    }
+
+    #[test]
+    fn a_database_that_was_lost_is_not_taken_for_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = DataFolder::create(dir.path()).unwrap();
+        let shard = folder.blobs().unwrap().join("7f");
+        fs::create_dir(&shard).unwrap();
+        let path = folder.database().unwrap();
+        fs::write(shard.join("r-0123.png"), "a picture").unwrap();
+        for lost in [&|| fs::write(&path, ""), &|| fs::remove_file(&path)] as [&dyn Fn() -> io::Result<()>; 2] {
+            lost().unwrap();
+            let error = folder.database().unwrap_err();
+            assert!(matches!(error, StoreError::Forgotten { .. }), "{error}");
+            assert!(error.to_string().contains("pentimento.db is missing or empty"), "{error}");
+        }
+        assert!(!path.exists(), "a backup can be put in its place");
+        fs::write(&path, "a database").unwrap();
+        assert_eq!(folder.database().unwrap(), path);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The tables, and how a database of an earlier version comes to have them.
 
 use crate::contract::StoreError;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::path::Path;
 use std::time::Duration;
 
@@ -88,6 +88,20 @@ const CONTROL_PICTURES: &str = "
 ALTER TABLE task ADD COLUMN control TEXT;
 ";
 
+/// A connection to a database that is there, in a version that this program knows; it writes nothing.
+pub(super) fn connect_existing(path: &Path) -> Result<Connection, StoreError> {
+    // WAL needs its companions even for reading, and these may have to be made.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "query_only", "on")?;
+    let (found, known) = (version(&connection)?, MIGRATIONS.len() as i64);
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    Ok(connection)
+}
+
 /// A connection that waits for others, and whose commits are on the disk when they return.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)?;
@@ -104,7 +118,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let known = MIGRATIONS.len() as i64;
     // Another process may be at the same work, so the version is read inside the transaction.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let found = version(&transaction)?;
     if found > known {
         return Err(StoreError::Newer { found, known });
     }
@@ -117,13 +131,13 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn version(connection: &Connection) -> i64 {
-        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
-    }
 
     #[test]
     fn an_empty_file_gets_the_schema_once() {
@@ -131,7 +145,7 @@ mod tests {
         let path = dir.path().join("db");
         let mut connection = connect(&path).unwrap();
         migrate(&mut connection).unwrap();
-        assert_eq!(version(&connection), MIGRATIONS.len() as i64);
+        assert_eq!(version(&connection).unwrap(), MIGRATIONS.len() as i64);
         connection
             .execute(
                 "INSERT INTO task (id, owner, app, request, source, created_ms) VALUES ('a','b','c','{}','d',1)",
@@ -154,7 +168,7 @@ mod tests {
         let sql = "INSERT INTO task (id, owner, app, request, source, created_ms) VALUES ('a','b','c','{}','d',1)";
         connection.execute(sql, []).unwrap();
         migrate(&mut connection).unwrap();
-        assert_eq!(version(&connection), MIGRATIONS.len() as i64);
+        assert_eq!(version(&connection).unwrap(), MIGRATIONS.len() as i64);
         let sql = "SELECT inference_type, control FROM task WHERE id = 'a'";
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let (class, control): (Option<String>, Option<String>) = connection.query_row(sql, [], read).unwrap();
@@ -168,7 +182,7 @@ mod tests {
         connection.pragma_update(None, "user_version", 99).unwrap();
         let error = migrate(&mut connection).unwrap_err();
         assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
-        assert_eq!(version(&connection), 99);
+        assert_eq!(version(&connection).unwrap(), 99);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The store as its callers see it: every test opens a real folder.
 
 mod crash;
+mod inspect;
 mod keys;
 mod model;
 mod queue;

@@ -19,7 +19,7 @@ pub(crate) struct Bench {
     pub(crate) stores: Stores,
     pub(crate) options: StoreOptions,
     now_ms: Arc<AtomicI64>,
-    dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl Bench {
