@@ -52,6 +52,9 @@ STRENGTHS = [0.2, 0.4, 0.6, 0.8, 1.0]
 # Among how many a subject has to be found.
 N_SUBJECTS = 20
 DRAWING_STRENGTH = 0.7
+# Looks that each held-out drawing is asked for, and pictures of each look that are painted from noise.
+N_LOOKS = 2
+N_FROM_NOISE = 4
 CANNY_PROMPTS = ["ink drawing", "pencil sketch", "watercolour painting", "comic", "pop art", "blueprint"]
 # What the app of edges uses where a client is silent, and noise alone.
 CANNY_STRENGTHS = [0.8, 1.0]
@@ -92,6 +95,7 @@ def evaluate(arguments):
         "autoencoder_psnr_db": {"photographs": psnr(painter, photographs), "drawings": psnr(painter, drawings)},
         **style_agreement(painter, photographs, arguments.cache),
         **drawing_figures(painter, arguments.cache),
+        **look_figures(painter, drawings, arguments.cache),
         **strength_growth(painter, photographs + drawings[::5]),
         **(edge_figures(canny, painter, photographs, arguments.cache) if canny else {}),
     }
@@ -391,6 +395,52 @@ def drawing_figures(painter, cache):
             "subject_found_among_20": round(float(np.mean(created_found)), 3),
         },
     }
+
+
+def look_figures(painter, drawings, cache):
+    """Held-out drawings in the looks of filters: the look, and the subject among twenty drawings filtered alike.
+
+    And photographic looks of held-out subjects from noise: the look.
+    """
+    names = [name for name in styles.WORDINGS if name not in styles.OF_LIGHT]
+    probe, rng = train_probe(names, ["drawings-128x128"], cache), np.random.default_rng(11)
+    filtered = {name: [styles.apply(name, drawing, rng, 0.5) for drawing in drawings] for name in names}
+    real = [(picture, name) for name, pictures in filtered.items() for picture in pictures]
+    restyled, found, found_real = [], [], []
+    for index, drawing in enumerate(drawings):
+        for turn in range(N_LOOKS):
+            name = names[(index * N_LOOKS + turn) % len(names)]
+            painted = painter(styles.WORDINGS[name][0], drawing, DRAWING_STRENGTH)
+            restyled.append((painted, name))
+            right, others = filtered[name][index], neighbors(filtered[name], index)
+            found.append(is_found(painted, right, others))
+            found_real.append(is_found(drawing, right, others))
+    looks = list(styles.WORDINGS)
+    blank = np.full((256, 256, 3), 255, np.uint8)
+    created = [
+        (painter(f"{styles.WORDINGS[name][0]} of {subject[0]}", blank, 1.0, seed=index), name)
+        for name in looks
+        for index, subject in enumerate(held_out_subjects(cache)[:N_FROM_NOISE])
+    ]
+    return {
+        "look_probe_on_really_filtered_held_out_drawings": agreement(probe, real),
+        "the_same_encoded_and_decoded": agreement(probe, [(coded(painter, p), name) for p, name in real[::3]]),
+        f"drawings_in_looks_at_{DRAWING_STRENGTH}": {
+            "look_agreement": agreement(probe, restyled),
+            "look_agreement_of_the_untouched_input": agreement(
+                probe, [(drawing, name) for (_, name), drawing in zip(restyled, np.repeat(drawings, N_LOOKS, 0))]
+            ),
+            "subject_found_among_20": round(float(np.mean(found)), 3),
+            "subject_found_in_the_untouched_input": round(float(np.mean(found_real)), 3),
+        },
+        "looks_from_noise": agreement(train_probe(looks, PHOTO_BUCKETS, cache), created),
+    }
+
+
+def held_out_subjects(cache):
+    """The words of held-out drawings, a list each."""
+    records = json.loads((cache / "pictures/held-out-drawings.json").read_text())
+    return list({record["group"]: record["subjects"] for record in records}.values())
 
 
 def drawings_by_subject(cache, name):

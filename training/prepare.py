@@ -192,9 +192,7 @@ def resized(drawing):
 
 def drawing_groups(drawings, subjects, keys, rng):
     """One group a subject: every set's drawing of it on one background, and two filtered versions."""
-    filters = [
-        name for name in styles.FILTERS if name not in ("photo", "mono", "night", "sunset", "winter", "autumn", "sepia")
-    ]
+    filters = [name for name in styles.FILTERS if name not in styles.OF_LIGHT]
     for key in keys:
         background = str(rng.choice(list(BACKGROUNDS))) if rng.random() < 0.7 else "white"
         side = int(DRAWING_SIDE * rng.uniform(0.68, 0.98))

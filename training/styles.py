@@ -5,8 +5,14 @@ Every filter takes and returns an RGB array, `uint8`, `(height, width, 3)`, and 
 Lengths are meant for pictures about 256 pixels tall and scale with the `unit` argument (1.0 at 256, 0.5 at 128).
 """
 
+import functools
+
 import cv2
 import numpy as np
+
+# Strokes, dots, tiles and panes repeat after this many pixels at most, three image tokens: patterns that lie at random
+# cannot be predicted, and a model that has seen few of them paints their mean. Crops in training lie on this grid too.
+PERIOD = 48
 
 # Each style's first wording is the one that documentation and evaluation use.
 WORDINGS = {
@@ -36,6 +42,8 @@ WORDINGS = {
     "thermal": ["thermal camera", "heat map"],
     "pastel": ["pastel drawing", "soft pastel colors"],
 }
+# Looks that change what light falls on a scene; a drawing on a plain ground has none.
+OF_LIGHT = ("photo", "mono", "sepia", "night", "sunset", "winter", "autumn")
 
 
 def apply(style, picture, rng, unit=1.0):
@@ -106,29 +114,78 @@ def _quantize(picture, n_colors, rng):
     return centers[distance.argmin(1)].reshape(picture.shape)
 
 
-def _cells(shape, size, rng, jitter=0.5):
-    """A jittered grid's Voronoi cells: the index of each pixel's cell and its distance to the cell's border."""
-    height, width = shape
-    rows, columns = int(np.ceil(height / size)) + 1, int(np.ceil(width / size)) + 1
-    y, x = np.mgrid[:rows, :columns].astype(np.float32)
-    y, x = [(axis + jitter * (rng.random(axis.shape) - 0.5)) * size for axis in (y, x)]
-    points = np.stack([x.ravel(), y.ravel()], 1)
-    py, px = np.mgrid[:height, :width].astype(np.float32)
-    row, column = np.round(py / size).astype(int), np.round(px / size).astype(int)
+def _stripes(shape, period, slope):
+    """Diagonal strokes, 1 at their middle and 0 between them, `period` pixels apart along a row."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return np.float32(0.5 + 0.5 * np.cos((x + slope * y) * 2 * np.pi / period))
+
+
+def _in_turns(shape, pitch):
+    """Places `pitch` pixels apart, as y and x, every second row and column first, so that neighbors overlap all round."""
+    begin = pitch // 2
+    for down, right in np.ndindex(2, 2):
+        for y in range(begin + pitch * down, shape[0] + pitch, 2 * pitch):
+            for x in range(begin + pitch * right, shape[1] + pitch, 2 * pitch):
+                yield y, x
+
+
+def _lattice(shape, pitch):
+    """Dots in rows, every second one shifted by half: distance to the nearest, which it is, and whether that is even."""
+    best, index, even = np.full(shape, 1e9, np.float32), np.zeros(shape, np.int64), np.zeros(shape, bool)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    columns = shape[1] // pitch + 3
+    for step in (0, 1):
+        row = (np.floor(y / pitch) + step).astype(np.int64)
+        shift = 0.5 * (row % 2)
+        column = np.round(x / pitch - shift).astype(np.int64)
+        distance = np.hypot(x - (column + shift) * pitch, y - row * pitch)
+        closer = distance < best
+        best = np.where(closer, distance, best)
+        index = np.where(closer, row * columns + column + 1, index)
+        even = np.where(closer, (column + row // 2) % 2 == 0, even)
+    return best, index, even
+
+
+@functools.cache
+def _points(shape, jitter):
+    """A grid of `PERIOD / 3` pixels, jittered alike in every period: `(rows, columns, 2)`, y and x, beyond the border."""
+    size = PERIOD // 3
+    offsets = np.random.default_rng(3).random((3, 3, 2)) - 0.5
+    rows, columns = (length // size + 4 for length in shape)
+    row, column = np.mgrid[-1 : rows - 1, -1 : columns - 1]
+    return np.float32((np.stack([row, column], -1) + 0.5 + jitter * offsets[row % 3, column % 3]) * size)
+
+
+@functools.cache
+def _cells(shape, jitter):
+    """The Voronoi cells of `_points`: the index of each pixel's cell and its distance to the cell's border."""
+    points = _points(shape, jitter).reshape(-1, 2)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     nearest, second = np.full(shape, 1e9, np.float32), np.full(shape, 1e9, np.float32)
     index = np.zeros(shape, np.int64)
-    for dr in (-1, 0, 1):
-        for dc in (-1, 0, 1):
-            candidate = np.clip(row + dr, 0, rows - 1) * columns + np.clip(column + dc, 0, columns - 1)
-            distance = np.hypot(px - points[candidate, 0], py - points[candidate, 1])
-            closer = distance < nearest
-            same = candidate == index
-            second = np.where(
-                closer, np.where(same, second, nearest), np.where(same, second, np.minimum(second, distance))
-            )
-            index = np.where(closer, candidate, index)
-            nearest = np.where(closer, distance, nearest)
+    for candidate, (py, px) in enumerate(points):
+        distance = np.hypot(y - py, x - px)
+        closer = distance < nearest
+        second = np.where(closer, nearest, np.minimum(second, distance))
+        index = np.where(closer, candidate, index)
+        nearest = np.where(closer, distance, nearest)
     return index, (second - nearest) / 2
+
+
+@functools.cache
+def _triangles(shape):
+    """The grid of `_points`, its squares cut in two: each pixel's triangle, and each triangle's light, -1 to 1."""
+    points = _points(shape, 0.75)
+    index = np.zeros(shape, np.int32)
+    light = [0.0]
+    for row, column in np.ndindex(points.shape[0] - 1, points.shape[1] - 1):
+        a, b, c, d = (points[row + down, column + right] for down, right in ((0, 0), (0, 1), (1, 1), (1, 0)))
+        for triangle in ((a, b, c), (a, c, d)) if (row + column) % 2 else ((a, b, d), (b, c, d)):
+            corners = np.round(np.float32(triangle)[:, ::-1]).astype(np.int32)
+            cv2.fillConvexPoly(index, corners, len(light))
+            middle = np.mean(triangle, 0) - (a + b + c + d) / 4
+            light.append(float(-(middle[0] + 0.5 * middle[1]) / np.hypot(*middle)) / 1.12)
+    return index, np.float32(light)
 
 
 def _cell_colors(picture, index):
@@ -145,18 +202,18 @@ def photo(picture, rng, unit):
 def pencil(picture, rng, unit):
     gray = _stretch(_gray(picture))
     dodge = np.clip(gray / (_blur(gray, 7 * unit) + 0.02), 0, 1) ** 3.0
-    hatch = 0.5 + 0.22 * cv2.filter2D(
-        rng.standard_normal(gray.shape).astype(np.float32), -1, np.eye(7, dtype=np.float32)[::-1] / 2.6
-    )
-    shade = np.clip(0.72 - gray, 0, 1) * hatch * 1.15
-    return _on_paper((1 - dodge) * 0.95 + shade, (0.98, 0.975, 0.96), (0.2, 0.2, 0.22))
+    tone = _blur(gray, 2 * unit)
+    hatching = 0.55 * _stripes(gray.shape, 12, 1) * np.clip((0.62 - tone) * 4, 0, 1)
+    crossing = 0.55 * _stripes(gray.shape, 12, -1) * np.clip((0.3 - tone) * 5, 0, 1)
+    return _on_paper((1 - dodge) * 0.95 + hatching + crossing, (0.98, 0.975, 0.96), (0.2, 0.2, 0.22))
 
 
 def charcoal(picture, rng, unit):
+    """Black and a little white on brown paper."""
     gray = _blur(_stretch(_gray(picture)), 1.6 * unit)
-    grain = 0.09 * _noise(gray.shape, 0.7, rng)
-    dark = np.clip(1.15 - 1.5 * gray, 0, 1) + 1.2 * _lines(picture, unit, 2.0) + grain
-    return _on_paper(np.round(np.clip(dark, 0, 1) * 5) / 5, (0.9, 0.87, 0.82), (0.08, 0.07, 0.07))
+    dark = np.clip(1.25 - 2.1 * gray, 0, 1) + 1.2 * _lines(picture, unit, 2.0)
+    paper = _on_paper(dark * (0.8 + 0.3 * _stripes(gray.shape, 16, -1)), (0.74, 0.63, 0.5), (0.07, 0.06, 0.06))
+    return _on_paper(np.clip(gray - 0.72, 0, 1) * 3.2, _float(paper), (0.97, 0.95, 0.9))
 
 
 def ink(picture, rng, unit):
@@ -178,30 +235,33 @@ def watercolor(picture, rng, unit):
 
 
 def oil(picture, rng, unit):
-    """A Kuwahara filter: each pixel takes the mean of the calmest of four quadrants, which looks like brush strokes."""
-    radius = max(int(round(5 * unit)), 2)
-    source = _float(picture)
-    square = cv2.blur(source**2, (radius, radius))
-    mean = cv2.blur(source, (radius, radius))
-    spread = (square - mean**2).sum(2)
-    shift = max(radius // 2, 1)
-    best, result = np.full(spread.shape, 1e9, np.float32), mean
-    for dy in (-shift, shift):
-        for dx in (-shift, shift):
-            moved = np.roll(spread, (dy, dx), (0, 1))
-            calmer = moved < best
-            best = np.where(calmer, moved, best)
-            result = np.where(calmer[..., None], np.roll(mean, (dy, dx), (0, 1)), result)
-    bristle = 0.05 * cv2.filter2D(
-        rng.standard_normal(spread.shape).astype(np.float32), -1, np.eye(9, dtype=np.float32) / 3
-    )
-    return _bytes(np.clip((_saturate(result, 1.6) - 0.5) * 1.15 + 0.48, 0, 1) + bristle[..., None])
+    """Strokes of one color each, laid along the contours in a fixed order, with a lit edge and a shaded one."""
+    source = _saturate(_blur(_float(picture), 2.2 * unit), 1.7) * 1.1 - 0.03
+    gray = _blur(_float(_gray(picture)), 3 * unit)
+    dx, dy = cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)
+    across, along = _blur(dx * dx - dy * dy, 5 * unit), _blur(2 * dx * dy, 5 * unit)
+    # The structure tensor's direction along contours; strokes lean where nothing has a direction.
+    angle = 0.5 * np.degrees(np.arctan2(along + 1e-4, across - 1e-4)) + 90
+    canvas = np.ascontiguousarray(np.clip(source, 0, 1))
+    for pitch, length, thickness in ((12, 22.0, 12.0), (8, 14.0, 6.0)):
+        for y, x in _in_turns(gray.shape, pitch):
+            at = min(y, gray.shape[0] - 1), min(x, gray.shape[1] - 1)
+            lean = float(angle[at])
+            aside = np.float32((-np.sin(np.radians(lean)), np.cos(np.radians(lean)))) * 1.3
+            for side, light in ((-1, 0.75), (1, 1.2), (0, 1.0)):
+                center = (x + side * float(aside[0]), y + side * float(aside[1]))
+                color = np.clip(source[at] * light, 0, 1).tolist()
+                cv2.ellipse(canvas, (center, (length, thickness), lean), color, -1)
+    return _bytes(canvas)
 
 
 def comic(picture, rng, unit):
+    """Flat colors under thick outlines, with printed dots in the shade."""
     smooth = _float(_smooth(picture, 3))
-    flat = np.round(np.clip((_saturate(smooth, 1.7) - 0.5) * 1.25 + 0.55, 0, 1) * 3.5) / 3.5
-    return _bytes(flat * (1 - _lines(picture, unit, 1.5, 26)[..., None]))
+    flat = np.round(np.clip((_saturate(smooth, 1.9) - 0.5) * 1.25 + 0.6, 0, 1) * 3) / 3
+    shade = np.clip((0.6 - _stretch(_gray(picture))) * 3, 0, 1)
+    dots = np.clip(1.3 * shade - _lattice(shade.shape, 8)[0] / 5 + 0.35, 0, 1) * (shade > 0.05)
+    return _bytes(flat * (1 - 0.55 * dots[..., None]) * (1 - np.clip(_lines(picture, unit, 2.0, 30), 0, 1)[..., None]))
 
 
 def popart(picture, rng, unit):
@@ -236,11 +296,10 @@ def mosaic(picture, rng, unit):
 
 
 def glass(picture, rng, unit):
-    index, border = _cells(picture.shape[:2], 15 * unit + 3, rng, 0.9)
-    panes = _cell_colors(_float(picture), index)
-    panes = np.clip(_saturate(panes, 2.3) * 1.15 + 0.06, 0, 1) * (0.92 + 0.08 * _noise(border.shape, 3, rng)[..., None])
-    lead = np.clip(1.9 - border, 0, 1)[..., None]
-    return _bytes(panes * (1 - lead) + 0.05 * lead)
+    index, border = _cells(picture.shape[:2], 0.9)
+    panes = np.clip(_saturate(_cell_colors(_float(picture), index), 2.4) * 1.2 + 0.06, 0, 1)
+    lead = np.maximum(np.clip(1.9 - border, 0, 1), _lines(picture, unit, 2.0, 20))[..., None]
+    return _bytes(panes * (1 - lead) + 0.04 * lead)
 
 
 def pixel(picture, rng, unit):
@@ -253,37 +312,19 @@ def pixel(picture, rng, unit):
 
 
 def lowpoly(picture, rng, unit):
-    height, width = picture.shape[:2]
-    edges = _lines(picture, unit, 2, 20) + np.abs(cv2.Laplacian(_blur(_float(_gray(picture)), 1.5), cv2.CV_32F)) + 0.01
-    chance = (edges / edges.sum()).ravel()
-    spots = rng.choice(height * width, 110, p=chance)
-    grid = np.stack(np.meshgrid(np.linspace(0, width - 1, 8), np.linspace(0, height - 1, 8)), -1).reshape(-1, 2)
-    points = np.concatenate(
-        [
-            np.stack([spots % width, spots // width], 1),
-            grid + rng.normal(0, 4 * unit, grid.shape),
-            [[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]],
-        ]
-    )
-    points = np.clip(points, 0, [width - 1, height - 1])
-    division = cv2.Subdiv2D((0, 0, width, height))
-    division.insert([(float(x), float(y)) for x, y in points])
-    source, result = _blur(picture, 1), _blur(picture, 6)
-    for triangle in division.getTriangleList().reshape(-1, 3, 2):
-        corner = np.round(triangle).astype(np.int32)
-        if (corner < 0).any() or (corner >= (width, height)).any():
-            continue
-        inside = np.concatenate([(2 * corner + corner.mean(0)) / 3, corner.mean(0, keepdims=True)]).astype(int)
-        color = _saturate(source[inside[:, 1], inside[:, 0]].mean(0)[None, None] / 255, 1.3)[0, 0]
-        cv2.fillConvexPoly(result, corner, [int(c) for c in np.clip(color * 255, 0, 255)])
-    return result
+    """Triangles between the points of a jittered grid, each of one color and lit from its own side."""
+    index, light = _triangles(picture.shape[:2])
+    facets = _saturate(_cell_colors(_blur(_float(picture), 1), index), 1.5)
+    return _bytes(facets * (1 + 0.18 * light[index][..., None]))
 
 
 def dots(picture, rng, unit):
-    index, _ = _cells(picture.shape[:2], 5 * unit + 2, rng, 0.9)
-    colors = _saturate(_cell_colors(_float(picture), index), 2.0)
-    colors = colors + 0.08 * rng.standard_normal((index.max() + 1, 3))[index]
-    return _bytes(_blur(np.float32(colors), 0.5) * 1.05 + 0.04)
+    """Round dabs on canvas, every second one warmer and the others colder than what they stand for."""
+    distance, index, warm = _lattice(picture.shape[:2], 12)
+    colors = _saturate(_cell_colors(_float(picture), index), 1.9)
+    colors = colors + np.where(warm[..., None], np.float32((0.12, 0.02, -0.12)), np.float32((-0.1, 0.0, 0.13)))
+    cover = np.clip(5.6 - distance, 0, 1)[..., None]
+    return _bytes(np.clip(colors, 0, 1) * cover + np.float32((0.96, 0.93, 0.86)) * (1 - cover))
 
 
 def sepia(picture, rng, unit):
@@ -333,29 +374,31 @@ def autumn(picture, rng, unit):
 
 
 def neon(picture, rng, unit):
-    gray = _blur(_float(_gray(_smooth(picture, 2))), 1.2 * unit)
+    gray = _blur(_float(_gray(_smooth(picture, 2))), 1.6 * unit)
     dx, dy = cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)
-    strength = np.clip(np.hypot(dx, dy) * 2.4, 0, 1)
+    strength = np.clip(np.hypot(dx, dy) * 3.2, 0, 1)
     mix = np.clip(_blur(_float(picture)[..., 0] - _float(picture)[..., 2], 6 * unit) * 2.5 + 0.5, 0, 1)[..., None]
     color = np.float32((0.05, 0.9, 1.0)) * (1 - mix) + np.float32((1.0, 0.1, 0.75)) * mix
-    glow = strength[..., None] + 0.9 * _blur(strength, 5 * unit)[..., None]
+    glow = strength[..., None] + 0.7 * _blur(strength, 4 * unit)[..., None]
     return _bytes(color * glow + np.float32((0.05, 0.02, 0.12)) + 0.10 * _float(picture))
 
 
 def blueprint(picture, rng, unit):
-    lines = np.maximum(_lines(picture, unit, 1.2, 22), 0.25 * (1 - _stretch(_gray(picture))) ** 2)
+    """White contours over a faint picture: contours alone are so little of it that a model leaves them out."""
+    lines = np.maximum(1.1 * _lines(picture, unit, 2.0, 24), 0.5 * (1 - _blur(_stretch(_gray(picture)), unit)) ** 2)
     grid = np.zeros(lines.shape, np.float32)
-    grid[::16], grid[:, ::16] = 0.16, 0.16
+    for offset in (0, 1):
+        grid[offset::16], grid[:, offset::16] = 0.2, 0.2
     return _on_paper(np.maximum(lines, grid), (0.05, 0.22, 0.55), (0.92, 0.96, 1.0))
 
 
 def chalk(picture, rng, unit):
     gray = _stretch(_gray(picture))
-    lines = _lines(picture, unit, 1.8, 20) + np.clip(
-        np.abs(cv2.Laplacian(_blur(gray, 1.5 * unit), cv2.CV_32F)) * 6 - 0.15, 0, 1
+    lines = _lines(picture, unit, 2.2, 22) + np.clip(
+        np.abs(cv2.Laplacian(_blur(gray, 1.8 * unit), cv2.CV_32F)) * 8 - 0.15, 0, 1
     )
-    grain = 0.75 + 0.3 * _noise(gray.shape, 0.6, rng)
-    return _on_paper((lines + 0.42 * gray**2) * grain, (0.12, 0.2, 0.17), (0.95, 0.96, 0.92))
+    rubbed = 0.6 * _blur(gray, unit) ** 2 * (0.7 + 0.4 * _stripes(gray.shape, 16, 1))
+    return _on_paper(lines + rubbed, (0.1, 0.2, 0.16), (0.95, 0.96, 0.92))
 
 
 def thermal(picture, rng, unit):
@@ -364,11 +407,10 @@ def thermal(picture, rng, unit):
 
 
 def pastel(picture, rng, unit):
-    soft = _saturate(_float(_smooth(picture, 2)), 1.1) * 0.55 + 0.43
-    grain = 0.05 * cv2.filter2D(
-        rng.standard_normal(soft.shape[:2]).astype(np.float32), -1, np.eye(5, dtype=np.float32) / 2
-    )
-    return _bytes(soft + grain[..., None])
+    """Soft colors in broad strokes on pink paper."""
+    soft = _saturate(_blur(_float(_smooth(picture, 2)), 1.2 * unit), 1.5) * 0.6 + 0.36
+    cover = np.clip(0.5 + 0.8 * _stripes(soft.shape[:2], 16, 1), 0, 1)[..., None]
+    return _bytes(soft * cover + np.float32((0.95, 0.78, 0.76)) * (1 - cover))
 
 
 FILTERS = {name: globals()[name] for name in WORDINGS}

@@ -10,9 +10,10 @@
     python train.py export
 
 Stages read `<cache>/pictures` (see prepare.py) and write `<cache>/checkpoints` and `<cache>/latents`. A budget counts
-all time that a stage has trained, over restarts; the learning rate falls along a cosine over that budget. `export`
-writes the averaged weights as float16 in the diffusers layout. Options: --cache, --model, --device, --seed, --threads,
---workers.
+all time that a stage has trained, over restarts; the learning rate falls along a cosine over that budget. With
+`--again` a stage that was finished goes on from its weights as if it had just begun, for new pictures for example.
+`export` writes the averaged weights as float16 in the diffusers layout. Options: --cache, --model, --device, --seed,
+--threads, --workers.
 """
 
 import argparse
@@ -69,11 +70,11 @@ RESTYLE_CROPPED = 0.65
 CROP_TOKENS = 12
 # Crops lie on this grid, three tokens or 48 pixels, which is where the grids of mosaic, pixels and blueprint meet.
 CROP_GRID = 3
-# How often a style is a target, against 1 of the others: these were still too weak after the first stage, and nobody
-# asks for a plain photograph.
+# How often a style is a target, against 1 of the others: those that redraw contours need more than those that only
+# change colors, and nobody asks for a plain photograph.
 STYLE_WEIGHTS = {
-    **dict.fromkeys(("pencil", "charcoal", "oil", "comic", "popart", "poster"), 2.0),
-    **dict.fromkeys(("glass", "pixel", "lowpoly", "dots", "chalk", "pastel"), 2.0),
+    **dict.fromkeys(("pencil", "charcoal", "ink", "oil", "comic", "popart", "poster", "glass"), 2.0),
+    **dict.fromkeys(("pixel", "lowpoly", "dots", "neon", "blueprint", "chalk", "pastel"), 2.0),
     "photo": 0.3,
 }
 # How many samples of the control variant begin with noise alone; the rest begin with the noised photograph.
@@ -89,6 +90,7 @@ def main():
     stages = ["latents", "decoder", "grain", "transformer", "restyle", "edges", "canny", "export"]
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--again", action="store_true", help="keep a checkpoint's weights and begin its clock anew")
     parser.add_argument("--cache", type=Path, default=HERE.parent / "target/nano")
     parser.add_argument("--model", type=Path, default=HERE.parent / "models/pentimento-nano")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -139,8 +141,9 @@ class Run:
             state = torch.load(self.path, map_location=arguments.device, weights_only=True)
             modules.load_state_dict(state["modules"])
             self.averaged.load_state_dict(state["averaged"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.spent = state["step"], state["spent"]
+            if not arguments.again:
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.step, self.spent = state["step"], state["spent"]
         self.rank, self.n_workers = arguments.rank, arguments.workers
         self.rng = np.random.default_rng([arguments.seed, self.step, self.rank])
         torch.manual_seed(arguments.seed + self.step + 1_000_000 * self.rank)
@@ -218,32 +221,40 @@ def mixed_precision(device):
 
 
 def cache_latents(arguments):
-    """Fits the encoder, encodes every picture, and writes the encoder's weights and the latents' statistics."""
+    """Fits the encoder, encodes every picture, and writes the encoder's weights and the latents' statistics.
+
+    An encoder that is already there stays, with its statistics: later stages have learned its latents.
+    """
     folder = arguments.cache / "latents"
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(arguments.seed)
     pictures = {path.stem: np.load(path, mmap_mode="r") for path in picture_files(arguments.cache)}
-    blocks = np.concatenate([random_crops(pixels, 8, 12000, rng) for pixels in pictures.values()])
-    encoder = principal.PrincipalEncoder(scaled(blocks))
+    checkpoint = arguments.cache / "checkpoints/encoder.pt"
     vae = models.autoencoder()
-    principal.write_encoder(encoder, vae.encoder)
-    check_encoder(encoder, vae, scaled(random_crops(next(iter(pictures.values())), 64, 8, rng)))
-    torch.save(vae.encoder.state_dict(), arguments.cache / "checkpoints/encoder.pt")
+    if checkpoint.exists():
+        vae.encoder.load_state_dict(torch.load(checkpoint, weights_only=True))
+        encode = linear_encoder(vae, rng)
+    else:
+        blocks = np.concatenate([random_crops(pixels, 8, 12000, rng) for pixels in pictures.values()])
+        encoder = principal.PrincipalEncoder(scaled(blocks))
+        principal.write_encoder(encoder, vae.encoder)
+        check_encoder(encoder, vae, scaled(random_crops(next(iter(pictures.values())), 64, 8, rng)))
+        encode = encoder.encode
     values = []
     for name, pixels in pictures.items():
         latents = np.concatenate(
-            [
-                encoder.encode(scaled(pixels[begin : begin + 64])).astype(np.float16)
-                for begin in range(0, len(pixels), 64)
-            ]
+            [encode(scaled(pixels[begin : begin + 64])).astype(np.float16) for begin in range(0, len(pixels), 64)]
         )
         np.save(folder / f"{name}.npy", latents)
+        (folder / f"{name}-tokens.pt").unlink(missing_ok=True)
         values.append(latents[::7].astype(np.float32).ravel())
         print(name, latents.shape, flush=True)
     values = np.concatenate(values)
     statistics = {"shift_factor": round(float(values.mean()), 4), "scaling_factor": round(1 / float(values.std()), 4)}
-    (folder / "statistics.json").write_text(json.dumps(statistics))
     print(statistics)
+    if not checkpoint.exists():
+        (folder / "statistics.json").write_text(json.dumps(statistics))
+        torch.save(vae.encoder.state_dict(), checkpoint)
 
 
 def check_encoder(encoder, vae, pictures):
@@ -288,8 +299,8 @@ def train_grain(arguments):
             result = pair["decoder"](latent).float()
             shown = result.detach().requires_grad_(True)
             fake, real = pair["discriminator"](shown).float(), pair["discriminator"](target).float()
-        # Hinge losses. The two backward passes to the pixels leave the discriminator's own gradients alone, and what the
-        # judgement sends to the pixels stays with the copy.
+        # Hinge losses. The two backward passes to the pixels leave the discriminator's own gradients alone, and what
+        # the judgement sends to the pixels stays with the copy.
         (toward_real,) = torch.autograd.grad(-fake.mean(), shown, retain_graph=True)
         (toward_target,) = torch.autograd.grad(pixel_loss(shown - target), shown)
         share = GRAIN * min(1, run.progress * 20) * toward_target.norm() / (toward_real.norm() + 1e-12)
@@ -454,7 +465,7 @@ class Bucket:
         target = rng.choice(len(self.tokens), size=n_batch, p=self.weights)
         choice = rng.random(n_batch)
         other = self.first[target] + rng.integers(self.size[target])
-        source = np.where(choice < 0.8, self.first[target], np.where(choice < 0.9, other, target))
+        source = np.where(choice < 0.72, self.first[target], np.where(choice < 0.8, other, target))
         top, left = (
             CROP_GRID * int(rng.integers((whole - side) // CROP_GRID + 1))
             for whole, side in ((self.height, height), (self.width, width))
@@ -549,6 +560,9 @@ def train_restyle(arguments):
     painter.load_state_dict(
         torch.load(arguments.cache / "checkpoints/transformer.pt", map_location="cpu", weights_only=True)["modules"]
     )
+    # The control variant shares the text encoders, so only the transformer goes on learning.
+    painter.clip.requires_grad_(False)
+    painter.t5.requires_grad_(False)
     run = Run("restyle", painter.to(arguments.device), arguments, learning_rate=7e-4, ema_decay=0.998)
     n_seen = 0
     while run.progress < 1:
@@ -565,12 +579,12 @@ def train_restyle(arguments):
     run.save()
 
 
-def noised_at_the_start(target, source, plain_mean=-0.3):
+def noised_at_the_start(target, source, plain_mean=0.7, plain_deviation=1.5):
     """As `noised`, with what decides at a moderate strength: low starts, and half of all steps at the start itself.
 
     There the velocity holds no unknown noise, only the way from the picture to its other look, so that a step teaches
     more. Later steps see what the first ones have left; their weight falls because their velocity is mostly unknown.
-    `plain_mean` moves the noise levels of plain flow matching, before the sigmoid.
+    Plain flow matching, for what begins with noise alone, draws its levels from the sigmoid of a normal distribution.
     """
     noise = torch.randn_like(target)
     shape, device = (len(target), 1, 1), target.device
@@ -582,7 +596,7 @@ def noised_at_the_start(target, source, plain_mean=-0.3):
         torch.ones(shape, device=device),
         torch.rand(shape, device=device).clamp(min=0.03) ** 0.7,
     )
-    plain = torch.sigmoid(torch.randn(shape, device=device) + plain_mean)
+    plain = torch.sigmoid(plain_deviation * torch.randn(shape, device=device) + plain_mean)
     start = torch.where(restyled, start, torch.ones_like(start))
     sigma = torch.where(restyled, start * walked, plain)
     begun = start * noise + (1 - start) * torch.where(restyled, source, target)
@@ -636,15 +650,20 @@ def train_canny(arguments):
     statistics = json.loads((arguments.cache / "latents/statistics.json").read_text())
     buckets = {name: Bucket(name, arguments.cache, statistics, *tokenizers) for name in RESTYLE_SHARES}
     painter = load_averaged("restyle", Painter(*tokenizers), arguments.cache)
+    texts = copy.deepcopy({"clip": painter.clip.state_dict(), "t5": painter.t5.state_dict()})
     painter.transformer = with_control(painter.transformer).requires_grad_(True)
     run = Run("canny", painter.to(arguments.device), arguments, learning_rate=6e-4, ema_decay=0.998)
+    # A checkpoint may be of an earlier model's text encoders.
+    for trained in (run.modules, run.averaged):
+        trained.clip.load_state_dict(texts["clip"])
+        trained.t5.load_state_dict(texts["t5"])
     n_seen = 0
     while run.progress < 1:
         bucket = buckets[run.rng.choice(list(RESTYLE_SHARES), p=list(RESTYLE_SHARES.values()))]
         (target, source, clip_ids, t5_ids), edges, (height, width) = bucket.draw_restyled(run.rng, arguments.device)
         from_noise = torch.rand(len(target), 1, 1, device=target.device) < CANNY_FROM_NOISE
         noisy, velocity, sigma, weight = noised_at_the_start(
-            target, torch.where(from_noise, target, source), plain_mean=2.0
+            target, torch.where(from_noise, target, source), plain_mean=2.0, plain_deviation=1.0
         )
         guidance = 1 + 34 * torch.rand(len(target), device=arguments.device)
         with mixed_precision(arguments.device):
