@@ -6,7 +6,7 @@ use rayon::prelude::*;
 /// Numbers that one thread takes at a time.
 const CHUNK: usize = 64 * 1024;
 /// What an f16's bits, moved to an f32's place, are short of: the difference of the exponents' biases.
-const F16_RESCALE: f32 = f32::from_bits((127 + 112) << 23);
+pub(crate) const F16_RESCALE: f32 = f32::from_bits((127 + 112) << 23);
 /// The first f16 that is no number: infinity.
 const F16_INFINITY: u16 = 0x7c00;
 

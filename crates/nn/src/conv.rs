@@ -8,6 +8,7 @@ use kernels::conv::{Conv, PackedKernel};
 pub use kernels::conv::{Extent, Form, Padding};
 use kernels::matmul::{self, Matrix, Mode, Target, Threads};
 use kernels::memory::unspecified;
+use kernels::narrow::Numbers;
 use kernels::peak::Kind;
 use kernels::products::Products;
 
@@ -24,7 +25,7 @@ pub struct Conv2d {
 /// squares do not overlap.
 pub struct ConvTranspose2d {
     /// `(inputs, outputs, side, side)`
-    weight: Tensor,
+    weight: Numbers,
     /// `(outputs)`
     bias: Tensor,
     form: Squares,
@@ -149,6 +150,7 @@ fn of_shape(tensor: &Tensor, shape: &[usize]) -> Result<Tensor> {
 impl ConvTranspose2d {
     pub fn new(weights: &Weights, form: Squares) -> Result<Self> {
         let weight = weights.tensor("weight", &[form.inputs, form.outputs, form.side, form.side])?;
+        let weight = Numbers::of(&Values::of(&weight)?);
         Ok(Self { weight, bias: weights.tensor("bias", &[form.outputs])?, form })
     }
 
@@ -161,7 +163,9 @@ impl ConvTranspose2d {
             return Err(Error::Shape(format!("a transposed convolution of {inputs} channels got {:?}", x.dims())));
         }
         let x = x.contiguous()?;
-        let (input, weight) = (Values::of(&x)?, Values::of(&self.weight)?);
+        let input = Values::of(&x)?;
+        let mut weight = unspecified(self.weight.len());
+        self.weight.read(0, &mut weight);
         let (n_pixels, n_rows) = (height * width, outputs * side * side);
         let mut squares = vec![0.0; b * n_rows * n_pixels];
         for (squares, input) in squares.chunks_mut(n_rows * n_pixels).zip(input.chunks(inputs * n_pixels)) {

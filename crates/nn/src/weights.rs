@@ -136,15 +136,15 @@ impl Weights {
         self.shared.entries.values().map(n_values).fold(0, u64::saturating_add)
     }
 
-    /// Of each number of a tensor. Only matrices are kept in less than 32 bits.
+    /// Of each number of a tensor. Only matrices and convolutions' kernels are kept in less than 32 bits.
     fn n_bytes(&self, name: &str, entry: &Entry) -> u64 {
-        let is_matrix = entry.view.shape().len() == 2;
+        let (is_matrix, is_kernel) = (entry.view.shape().len() == 2, entry.view.shape().len() == 4);
         let is_narrow = || entry.checkpoint.is_narrow(&entry.stored);
         let is_changed = || self.shared.deltas.iter().any(|delta| delta.name == *name);
         match self.precision {
             Precision::Int8 if is_matrix => 1,
             Precision::Bf16 if is_matrix => 2,
-            Precision::F32 if is_matrix && is_narrow() && !is_changed() => 2,
+            _ if (is_matrix || is_kernel) && is_narrow() && !is_changed() => 2,
             _ => 4,
         }
     }
@@ -371,6 +371,28 @@ mod tests {
         assert_eq!(tensor.to_vec1::<f32>().unwrap(), [1.0, 2.0]);
         weights.skip("buffer");
         weights.finish().unwrap();
+    }
+
+    #[test]
+    fn matrices_and_kernels_take_what_their_precision_and_their_file_make_them() {
+        let shapes = [vec![3], vec![5, 3], vec![4, 2, 3, 3]];
+        let bytes = [0; 4 * 72];
+        let view = |dtype, size, shape: &Vec<usize>| {
+            TensorView::new(dtype, shape.clone(), &bytes[..size * shape.iter().product::<usize>()]).unwrap()
+        };
+        for (dtype, size, taken) in [
+            (Dtype::F16, 2, [4 * 3 + 2 * 15 + 2 * 72, 4 * 3 + 15 + 2 * 72]),
+            (Dtype::F32, 4, [4 * 3 + 4 * 15 + 4 * 72, 4 * 3 + 15 + 4 * 72]),
+        ] {
+            let views = ["vector", "matrix", "kernel"].into_iter().zip(shapes.iter().map(|s| view(dtype, size, s)));
+            let file = safetensors::serialize(views, None).unwrap();
+            let files = ModelFiles::Embedded(Arc::from([("part/model.safetensors", &*file.leak())]));
+            let weights = Weights::open(&files, "part").unwrap();
+            for (precision, taken) in [Precision::F32, Precision::Int8].into_iter().zip(taken) {
+                let weights = weights.clone().in_precision(precision);
+                assert_eq!(weights.bytes_in_memory(), taken, "{dtype:?} in {precision:?}");
+            }
+        }
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     ];
     for (kind, form, side) in shapes {
         let n_taps = form.inputs * form.side * form.side;
-        let weight = PackedKernel::pack(&numbers(form.outputs * n_taps, 1), form.outputs);
+        let weight: Vec<f32> = numbers(form.outputs * n_taps, 1).into_iter().map(to_bf16).collect();
+        let weight = PackedKernel::pack(&weight, form.outputs);
         let bias = numbers(form.outputs, 2);
         let input = numbers(form.inputs * side * side, 3);
         let extent = Extent { height: side, width: side };
@@ -37,4 +38,9 @@ pub(crate) fn bench(criterion: &mut Criterion) {
             measure(criterion, &name, work, || convolve(&conv, &input, extent, &mut out));
         }
     }
+}
+
+/// A number near it that bf16 holds, as most checkpoints' weights are.
+fn to_bf16(x: f32) -> f32 {
+    f32::from_bits(x.to_bits() & 0xffff_0000)
 }

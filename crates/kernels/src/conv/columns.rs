@@ -1,6 +1,7 @@
 //! Convolution of any form: what each pixel sees is laid out as a column, a few pixels and taps at a time, in cache.
 
 use super::tile::{self, TILE_VECTORS};
+use super::weight::{Taps, Weights};
 use super::{CHANNELS_AHEAD, Extent, Job};
 use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
@@ -75,7 +76,7 @@ impl<U: Unit> Task for Part<'_, U> {
             let mode = if first == 0 { Mode::Overwrite } else { Mode::Accumulate };
             let mut sums = &mut scratch.sums[..];
             for chunk in chunks.clone() {
-                let weights = &job.conv.weight.chunk(chunk)[taps.clone()];
+                let weights = job.conv.weight.taps(chunk, taps.clone());
                 let weights = units::<L, U>(lanes, weights, &mut scratch.weights);
                 let mut columns = &scratch.columns[..];
                 for tile in tiles() {
@@ -98,18 +99,26 @@ impl<U: Unit> Task for Part<'_, U> {
     }
 }
 
-/// The units of lines of numbers, in the scratch if the lines are not that already; what is missing is zero.
+/// The units of taps, in the scratch if they are not kept as that already.
 #[inline(always)]
-fn units<'a, L: Lanes, U: Unit>(lanes: L, numbers: &'a [Line], scratch: &'a mut Vec<Line>) -> &'a [Line] {
-    if U::NUMBERS == 1 {
-        return numbers;
-    }
-    scratch.resize(numbers.len().div_ceil(2), Line::ZERO);
-    for (unit, numbers) in scratch.iter_mut().zip(numbers.chunks(2)) {
-        let second = numbers.get(1).map_or(lanes.splat(0.0), |line| lanes.load(line));
-        lanes.store(U::join(lanes, [lanes.load(&numbers[0]), second]), unit);
+fn units<'a, L: Lanes, U: Unit>(lanes: L, taps: Taps<'a>, scratch: &'a mut Vec<Line>) -> &'a [Line] {
+    match taps {
+        Taps::Single(lines) if U::NUMBERS == 1 => return lines,
+        Taps::Single(lines) => join::<L, U, _>(lanes, lines, scratch),
+        Taps::Bf16(lines) => join::<L, U, _>(lanes, lines, scratch),
+        Taps::F16(lines) => join::<L, U, _>(lanes, lines, scratch),
     }
     scratch
+}
+
+/// The units of lines of numbers; what is missing is zero.
+#[inline(always)]
+fn join<L: Lanes, U: Unit, W: Weights>(lanes: L, numbers: &[W], units: &mut Vec<Line>) {
+    units.resize(numbers.len().div_ceil(U::NUMBERS), Line::ZERO);
+    for (unit, numbers) in units.iter_mut().zip(numbers.chunks(U::NUMBERS)) {
+        let second = numbers.get(1).map_or(lanes.splat(0.0), |line| line.load(lanes));
+        lanes.store(U::join(lanes, [numbers[0].load(lanes), second]), unit);
+    }
 }
 
 /// Writes the columns `(units of taps, vectors)` of a tile's pixels.

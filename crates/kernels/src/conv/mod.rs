@@ -7,10 +7,13 @@
 mod columns;
 mod tile;
 mod transform;
+mod weight;
 mod winograd;
 
+pub use weight::PackedKernel;
+
 use crate::dispatch::{self, Level};
-use crate::lanes::{LANES, Line};
+use crate::lanes::LANES;
 use crate::prefetch;
 use crate::products::Products;
 use crate::unit::{Bf16Pair, Unit};
@@ -34,14 +37,6 @@ pub struct Conv<'a> {
     pub residual: Option<&'a [f32]>,
     pub form: Form,
     pub products: Products,
-}
-
-/// A convolution's weights, `(outputs, inputs, side, side)`, laid out for the products.
-pub struct PackedKernel {
-    /// `(chunks of outputs, inputs · side · side)`; outputs beyond the last are zeros.
-    lines: Vec<Line>,
-    outputs: usize,
-    n_taps: usize,
 }
 
 /// The form of a convolution.
@@ -99,29 +94,6 @@ impl Form {
     }
 }
 
-impl PackedKernel {
-    /// # Shapes
-    /// - weight: `(outputs, inputs, side, side)`
-    pub fn pack(weight: &[f32], outputs: usize) -> Self {
-        assert!(outputs > 0 && weight.len().is_multiple_of(outputs), "a packed kernel: outputs are not whole");
-        let n_taps = weight.len() / outputs;
-        let mut lines = vec![Line::ZERO; outputs.div_ceil(LANES) * n_taps];
-        lines.par_chunks_mut(n_taps).zip(weight.par_chunks(LANES * n_taps)).for_each(|(lines, rows)| {
-            for (output, row) in rows.chunks_exact(n_taps).enumerate() {
-                for (line, value) in lines.iter_mut().zip(row) {
-                    line.0[output] = *value;
-                }
-            }
-        });
-        Self { lines, outputs, n_taps }
-    }
-
-    /// The weights of a chunk's outputs, `(taps)`.
-    fn chunk(&self, chunk: usize) -> &[Line] {
-        &self.lines[chunk * self.n_taps..][..self.n_taps]
-    }
-}
-
 /// Convolves one picture.
 ///
 /// # Shapes
@@ -146,8 +118,7 @@ fn convolve_at(level: Level, conv: &Conv<'_>, input: Picture<'_>, out: &mut [f32
     let output = form.output_extent(extent);
     assert_eq!(input.values.len(), form.inputs * extent.height * extent.width, "convolve: the input does not fit");
     assert_eq!(out.len(), form.outputs * output.height * output.width, "convolve: the output does not fit");
-    assert_eq!(conv.weight.outputs, form.outputs, "convolve: the weight does not fit");
-    assert_eq!(conv.weight.n_taps, form.n_taps(), "convolve: the weight does not fit");
+    assert_eq!(conv.weight.extent(), (form.outputs, form.n_taps()), "convolve: the weight does not fit");
     assert_eq!(conv.bias.len(), form.outputs, "convolve: the bias does not fit");
     assert!(conv.residual.is_none_or(|residual| residual.len() == out.len()), "convolve: the residual does not fit");
     if out.is_empty() {
@@ -288,7 +259,7 @@ impl Source<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::numbers;
+    use crate::testing::{BF16_BITS, F16_BITS, numbers, numbers_of_bits};
 
     /// The definition, in f64.
     fn plainly(conv: &Conv<'_>, weight: &[f32], input: &[f32], extent: Extent) -> Vec<f32> {
@@ -329,9 +300,13 @@ mod tests {
 
     #[track_caller]
     fn check(form: Form, extent: Extent) {
-        check_products(Products::F32, form, extent, Allowed { typically: 3e-6, at_most: 1e-5 });
-        check_products(Products::Bf16, form, extent, Allowed { typically: 0.02, at_most: 0.2 });
+        let weight = numbers(form.outputs * form.n_taps(), 1);
+        check_weight(&weight, Products::F32, form, extent, F32_ALLOWED);
+        check_weight(&weight, Products::Bf16, form, extent, BF16_ALLOWED);
     }
+
+    const F32_ALLOWED: Allowed = Allowed { typically: 3e-6, at_most: 1e-5 };
+    const BF16_ALLOWED: Allowed = Allowed { typically: 0.02, at_most: 0.2 };
 
     /// How far results may be off, in the typical size of what is expected.
     struct Allowed {
@@ -340,17 +315,17 @@ mod tests {
         at_most: f32,
     }
 
+    /// Returns what the packed weight takes, bytes.
     #[track_caller]
-    fn check_products(products: Products, form: Form, extent: Extent, allowed: Allowed) {
-        let weight = numbers(form.outputs * form.n_taps(), 1);
+    fn check_weight(weight: &[f32], products: Products, form: Form, extent: Extent, allowed: Allowed) -> usize {
         let bias = numbers(form.outputs, 2);
         let input = numbers(form.inputs * extent.height * extent.width, 3);
         let output = form.output_extent(extent);
         let residual = numbers(form.outputs * output.height * output.width, 4);
-        let packed = PackedKernel::pack(&weight, form.outputs);
+        let packed = PackedKernel::pack(weight, form.outputs);
         for residual in [None, Some(&residual[..])] {
             let conv = Conv { weight: &packed, bias: &bias, residual, form, products };
-            let expected = plainly(&conv, &weight, &input, extent);
+            let expected = plainly(&conv, weight, &input, extent);
             let size = (expected.iter().map(|x| x * x).sum::<f32>() / expected.len() as f32).sqrt();
             for level in Level::ALL {
                 let mut out = vec![f32::NAN; expected.len()];
@@ -363,6 +338,21 @@ mod tests {
                     worst < allowed.at_most && typical < allowed.typically,
                     "{level:?}: {form:?} of {extent:?} in {products:?} is off by {worst:e}, typically by {typical:e}"
                 );
+            }
+        }
+        packed.bytes()
+    }
+
+    #[test]
+    fn weights_that_fit_16_bits_take_16_bits_and_lose_nothing() {
+        let extent = Extent { height: 16, width: 24 };
+        for form in [Form::same(17, 33), Form::pointwise(17, 33)] {
+            let of_three_chunks = 3 * LANES * form.n_taps();
+            for (bits, bytes) in [(BF16_BITS, 2), (F16_BITS, 2), (u32::MAX, 4)] {
+                let weight = numbers_of_bits(form.outputs * form.n_taps(), 1, bits);
+                let taken = check_weight(&weight, Products::F32, form, extent, F32_ALLOWED);
+                assert_eq!(taken, bytes * of_three_chunks, "{bits:x}");
+                check_weight(&weight, Products::Bf16, form, extent, BF16_ALLOWED);
             }
         }
     }

@@ -7,6 +7,7 @@
 
 use super::tile::{self, TILE_VECTORS};
 use super::transform::{self, GIVEN, PRODUCTS, Pair, SEEN};
+use super::weight::{Taps, Weights};
 use super::{CHANNELS_AHEAD, Extent, Form, Job};
 use crate::lanes::{LANES, Lanes, Line, Task};
 use crate::matmul::Mode;
@@ -95,7 +96,8 @@ impl<U: Unit> Task for Part<'_, U> {
         for chunk in chunks {
             // Two rows of the weights' products at a time stay in a core's cache where all six would not.
             for pair in Pair::ALL {
-                transform_weights::<L, U>(lanes, job.conv.weight.chunk(chunk), pair, weights);
+                let taps = job.conv.weight.taps(chunk, 0..job.conv.form.n_taps());
+                transform_weights::<L, U>(lanes, taps, pair, weights);
                 for idx in 0..2 * SEEN {
                     let product = pair.rows()[idx / SEEN] * SEEN + idx % SEEN;
                     let weights = &weights[idx * product_stride(n_units)..][..n_units];
@@ -192,7 +194,16 @@ fn transform_columns<L: Lanes>(
 
 /// A chunk's weights, `(channels, 3, 3)`, to `(products of a pair of rows, units of channels)`.
 #[inline(always)]
-fn transform_weights<L: Lanes, U: Unit>(lanes: L, weights: &[Line], pair: Pair, to: &mut [Line]) {
+fn transform_weights<L: Lanes, U: Unit>(lanes: L, taps: Taps<'_>, pair: Pair, to: &mut [Line]) {
+    match taps {
+        Taps::Single(lines) => transform_lines::<L, U, _>(lanes, lines, pair, to),
+        Taps::Bf16(lines) => transform_lines::<L, U, _>(lanes, lines, pair, to),
+        Taps::F16(lines) => transform_lines::<L, U, _>(lanes, lines, pair, to),
+    }
+}
+
+#[inline(always)]
+fn transform_lines<L: Lanes, U: Unit, W: Weights>(lanes: L, weights: &[W], pair: Pair, to: &mut [Line]) {
     let (kernels, _) = weights.as_chunks::<9>();
     let stride = product_stride(kernels.len().div_ceil(U::NUMBERS));
     for (unit, kernels) in kernels.chunks(U::NUMBERS).enumerate() {
@@ -201,7 +212,7 @@ fn transform_weights<L: Lanes, U: Unit>(lanes: L, weights: &[Line], pair: Pair, 
         for (values, kernel) in values.iter_mut().zip(kernels) {
             let mut rows = [[lanes.splat(0.0); 3]; 2];
             for x in 0..3 {
-                let weights = [lanes.load(&kernel[x]), lanes.load(&kernel[3 + x]), lanes.load(&kernel[6 + x])];
+                let weights = [kernel[x].load(lanes), kernel[3 + x].load(lanes), kernel[6 + x].load(lanes)];
                 let [first, second] = transform::weight_pair(lanes, weights, pair);
                 rows[0][x] = first;
                 rows[1][x] = second;

@@ -11,6 +11,7 @@ pub(crate) mod x86;
 
 use crate::dispatch::{self, Level};
 use crate::math;
+use crate::narrow::Format;
 
 /// Numbers of a vector.
 pub(crate) const LANES: usize = 16;
@@ -78,6 +79,16 @@ pub(crate) trait Lanes: Copy {
 
     fn load_numbers(self, from: &[f32; LANES]) -> Self::Vector;
     fn store_numbers(self, x: Self::Vector, to: &mut [f32; LANES]);
+    /// The numbers behind these bits of bf16.
+    #[inline(always)]
+    fn widen_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
+        self.load_numbers(&bits.map(|bits| Format::Bf16.value(bits)))
+    }
+    /// The numbers behind these bits of f16.
+    #[inline(always)]
+    fn widen_f16(self, bits: &[u16; LANES]) -> Self::Vector {
+        self.load_numbers(&bits.map(|bits| Format::F16.value(bits)))
+    }
     /// `a / b` within 2 ulp, of finite numbers and `b` from 1 to 2^126.
     fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// Each number, but at least `low` and at most `high`.
@@ -358,6 +369,36 @@ mod tests {
             run(*level, Unzip(&mut lines));
             for (t, (even, odd)) in lines[0].0.iter().zip(lines[1].0).enumerate() {
                 assert_eq!((*even, odd), (2.0 * t as f32, 2.0 * t as f32 + 1.0), "{level:?}");
+            }
+        }
+    }
+
+    /// Bits of either 16-bit format, and places for what they mean.
+    struct Widen<'a>(&'a [u16; LANES], [&'a mut [f32; LANES]; 2]);
+
+    impl Task for Widen<'_> {
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) {
+            let Self(bits, [bf16, f16]) = self;
+            lanes.store_numbers(lanes.widen_bf16(bits), bf16);
+            lanes.store_numbers(lanes.widen_f16(bits), f16);
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_widens_16_bits() {
+        let is_finite_f16 = |bits: u16| bits & 0x7c00 != 0x7c00;
+        for level in Level::ALL {
+            for first in (0..=u16::MAX).step_by(LANES) {
+                let bits: [u16; LANES] = std::array::from_fn(|lane| first + lane as u16);
+                let (mut bf16, mut f16) = ([f32::NAN; LANES], [f32::NAN; LANES]);
+                run(*level, Widen(&bits, [&mut bf16, &mut f16]));
+                for ((bits, bf16), f16) in bits.into_iter().zip(bf16).zip(f16) {
+                    assert_eq!(bf16.to_bits(), Format::Bf16.value(bits).to_bits(), "{level:?}: bf16 {bits:x}");
+                    if is_finite_f16(bits) {
+                        assert_eq!(f16.to_bits(), Format::F16.value(bits).to_bits(), "{level:?}: f16 {bits:x}");
+                    }
+                }
             }
         }
     }

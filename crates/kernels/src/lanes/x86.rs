@@ -2,17 +2,20 @@
 
 use super::{LANES, Lanes, Line, Room, Task, add_bf16_products_singly};
 use crate::math;
+use crate::narrow::F16_RESCALE;
 use std::arch::x86_64::{
-    __m256, __m512, __m512bh, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_sfence, _mm256_add_epi32,
-    _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps,
-    _mm256_load_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_slli_epi32, _mm256_store_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_sub_ps, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_alignr_epi32, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps, _mm512_loadu_ps, _mm512_mask_blend_epi16,
-    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps,
-    _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
-    _mm512_shuffle_f32x4, _mm512_srli_epi32, _mm512_store_ps, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
-    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    __m256, __m512, __m512bh, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_sfence,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtps_epi32,
+    _mm256_div_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_load_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
+    _mm256_store_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_alignr_epi32, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps,
+    _mm512_loadu_ps, _mm512_mask_blend_epi16, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_srli_epi32,
+    _mm512_store_ps, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::mem::transmute;
 
@@ -125,6 +128,21 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
     fn store_numbers(self, x: __m512, to: &mut [f32; LANES]) {
         // SAFETY: as above.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, bits: &[u16; LANES]) -> __m512 {
+        // SAFETY: as above; the bits are half a vector, aligned or not.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bits.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, bits: &[u16; LANES]) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bits.as_ptr().cast())) }
     }
 
     #[inline(always)]
@@ -355,6 +373,37 @@ impl Lanes for Avx2 {
             _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
             _mm256_storeu_ps(to.as_mut_ptr().add(8), x[1]);
         }
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, bits: &[u16; LANES]) -> [__m256; 2] {
+        let mut values = self.splat(0.0);
+        for (value, bits) in values.iter_mut().zip(bits.as_chunks::<8>().0) {
+            // SAFETY: as above; the bits are half a vector, aligned or not.
+            *value = unsafe {
+                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(bits.as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+            };
+        }
+        values
+    }
+
+    /// As [`Format::value`](crate::narrow::Format::value): not every such processor's list of features names the
+    /// instruction for it.
+    #[inline(always)]
+    fn widen_f16(self, bits: &[u16; LANES]) -> [__m256; 2] {
+        let mut values = self.splat(0.0);
+        for (value, bits) in values.iter_mut().zip(bits.as_chunks::<8>().0) {
+            // SAFETY: as above.
+            *value = unsafe {
+                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(bits.as_ptr().cast()));
+                let sign = _mm256_slli_epi32::<16>(_mm256_and_si256(bits, _mm256_set1_epi32(0x8000)));
+                let magnitude = _mm256_slli_epi32::<13>(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fff)));
+                let value = _mm256_mul_ps(_mm256_castsi256_ps(magnitude), _mm256_set1_ps(F16_RESCALE));
+                _mm256_or_ps(value, _mm256_castsi256_ps(sign))
+            };
+        }
+        values
     }
 
     #[inline(always)]

@@ -176,7 +176,7 @@ dispatched! {
 mod tests {
     use super::*;
     use crate::activation::{Activation, activate};
-    use crate::testing::{numbers, product};
+    use crate::testing::{BF16_BITS, F16_BITS, numbers, numbers_of_bits, product};
 
     #[track_caller]
     fn check(rows: usize, inputs: usize, outputs: usize, weight: &[f32], packed: &SingleWeight) {
@@ -208,10 +208,8 @@ mod tests {
     #[test]
     fn numbers_that_fit_16_bits_take_16_bits_and_lose_nothing() {
         let (rows, inputs, outputs) = (13, 1100, 33);
-        let of_bits =
-            |bits: u32| numbers(outputs * inputs, 2).iter().map(|x| f32::from_bits(x.to_bits() & bits)).collect();
-        let (bf16, f16): (Vec<f32>, Vec<f32>) = (of_bits(0xffff_0000), of_bits(0xffff_e000));
-        for weight in [bf16, f16] {
+        for bits in [BF16_BITS, F16_BITS] {
+            let weight = numbers_of_bits(outputs * inputs, 2, bits);
             let packed = SingleWeight::pack(&weight, inputs);
             assert_eq!(packed.bytes(), 2 * 64 * inputs);
             check(rows, inputs, outputs, &weight, &packed);
