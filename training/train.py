@@ -8,12 +8,14 @@
     python train.py edges
     python train.py canny --minutes 60 --workers 2
     python train.py export
+    python train.py import
 
 Stages read `<cache>/pictures` (see prepare.py) and write `<cache>/checkpoints` and `<cache>/latents`. A budget counts
 all time that a stage has trained, over restarts; the learning rate falls along a cosine over that budget. With
 `--again` a stage that was finished goes on from its weights as if it had just begun, for new pictures for example.
-`export` writes the averaged weights as float16 in the diffusers layout. Options: --cache, --model, --device, --seed,
---threads, --workers.
+`export` writes the averaged weights as float16 in the diffusers layout; `import` makes checkpoints of such folders, so
+that training can go on from a model that was exported elsewhere. Options: --cache, --model, --device, --seed, --threads,
+--workers, --learning-rate.
 """
 
 import argparse
@@ -32,6 +34,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from diffusers import FluxImg2ImgPipeline, FluxTransformer2DModel  # noqa: E402
 
 import models  # noqa: E402
 import principal  # noqa: E402
@@ -87,10 +90,11 @@ BATCH_TOKENS = 64 * 18
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    stages = ["latents", "decoder", "grain", "transformer", "restyle", "edges", "canny", "export"]
+    stages = ["latents", "decoder", "grain", "transformer", "restyle", "edges", "canny", "export", "import"]
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--again", action="store_true", help="keep a checkpoint's weights and begin its clock anew")
+    parser.add_argument("--learning-rate", type=float, help="instead of the stage's own")
     parser.add_argument("--cache", type=Path, default=HERE.parent / "target/nano")
     parser.add_argument("--model", type=Path, default=HERE.parent / "models/pentimento-nano")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -120,6 +124,7 @@ def work(rank, arguments):
         "edges": cache_edges,
         "canny": train_canny,
         "export": export,
+        "import": import_model,
     }
     stages[arguments.stage](arguments)
 
@@ -130,7 +135,7 @@ class Run:
     def __init__(self, name, modules, arguments, learning_rate, ema_decay):
         self.path = arguments.cache / "checkpoints" / f"{name}.pt"
         self.modules, self.budget, self.ema_decay = modules, arguments.minutes * 60, ema_decay
-        self.learning_rate = learning_rate
+        self.learning_rate = arguments.learning_rate or learning_rate
         parameters = [p for p in modules.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
@@ -141,7 +146,8 @@ class Run:
             state = torch.load(self.path, map_location=arguments.device, weights_only=True)
             modules.load_state_dict(state["modules"])
             self.averaged.load_state_dict(state["averaged"])
-            if not arguments.again:
+            # An imported checkpoint has weights alone.
+            if not arguments.again and "optimizer" in state:
                 self.optimizer.load_state_dict(state["optimizer"])
                 self.step, self.spent = state["step"], state["spent"]
         self.rank, self.n_workers = arguments.rank, arguments.workers
@@ -771,6 +777,32 @@ def write_folder(pipeline, settings, folder, cache, components=None):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target.with_name(target.name + ".partial"))
             os.replace(target.with_name(target.name + ".partial"), target)
+
+
+def import_model(arguments):
+    """Makes the checkpoints that stages begin with of the exported folders: weights, latents' statistics, tokenizers."""
+    folder = arguments.cache / "checkpoints"
+    if any(folder.iterdir()):
+        raise SystemExit(f"{folder} has checkpoints already: remove them, or name another --cache")
+    pipeline = FluxImg2ImgPipeline.from_pretrained(arguments.model, torch_dtype=torch.float32)
+    vae = pipeline.vae
+    (arguments.cache / "latents").mkdir(exist_ok=True)
+    statistics = {name: getattr(vae.config, name) for name in ("shift_factor", "scaling_factor")}
+    (arguments.cache / "latents/statistics.json").write_text(json.dumps(statistics))
+    for name in ("tokenizer", "tokenizer_2"):
+        shutil.copytree(arguments.model / name, arguments.cache / "tokenizers" / name, dirs_exist_ok=True)
+    painter = Painter(pipeline.tokenizer, pipeline.tokenizer_2)
+    painter.clip, painter.t5, painter.transformer = pipeline.text_encoder, pipeline.text_encoder_2, pipeline.transformer
+    checkpoints = {"decoder": vae.decoder, "transformer": painter}
+    canny_folder = arguments.model.with_name(models.CANNY_DEFAULTS["name"])
+    if canny_folder.exists():
+        checkpoints["canny"] = copy.deepcopy(painter)
+        checkpoints["canny"].transformer = FluxTransformer2DModel.from_pretrained(
+            canny_folder / "transformer", torch_dtype=torch.float32
+        )
+    torch.save(vae.encoder.state_dict(), folder / "encoder.pt")
+    for name, module in checkpoints.items():
+        torch.save({"modules": module.state_dict(), "averaged": module.state_dict()}, folder / f"{name}.pt")
 
 
 if __name__ == "__main__":
