@@ -26,7 +26,7 @@ macro_rules! dispatched {
                     // SAFETY: `level` found every feature that the function enables on this processor.
                     $crate::dispatch::Level::Avx512 | $crate::dispatch::Level::Avx512Bf16 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::dispatch::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::dispatch::Level::Avx2 | $crate::dispatch::Level::AvxVnni => return unsafe { avx2($($arg),*) },
                     $crate::dispatch::Level::Portable => {}
                 }
             }
@@ -43,6 +43,9 @@ pub(crate) enum Level {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// AVX2 and, in vectors of its size, what multiplies 8-bit integers: laptops and desktops without AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -58,6 +61,8 @@ impl Level {
         #[cfg(target_arch = "x86_64")]
         Self::Avx2,
         #[cfg(target_arch = "x86_64")]
+        Self::AvxVnni,
+        #[cfg(target_arch = "x86_64")]
         Self::Avx512,
         #[cfg(target_arch = "x86_64")]
         Self::Avx512Bf16,
@@ -71,10 +76,12 @@ const LIMITS: &[(&str, Level)] = &[
     ("portable", Level::Portable),
     #[cfg(target_arch = "x86_64")]
     ("avx2", Level::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    ("avx-vnni", Level::AvxVnni),
 ];
 
-/// Keeps kernels from instructions beyond those of a name, `portable` or, on x86, `avx2`: to see on any machine what a
-/// lesser one does.
+/// Keeps kernels from instructions beyond those of a name, `portable` or, on x86, `avx2` or `avx-vnni`: to see on any
+/// machine what a lesser one does.
 ///
 /// # Errors
 /// Any other name. Too late, once a kernel has run, is an error too.
@@ -104,12 +111,34 @@ pub fn multiplies_bf16() -> bool {
 }
 
 /// Whether the processor multiplies 8-bit integers by four at a time.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(target_arch = "aarch64")]
 pub(crate) fn multiplies_int8() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return level() >= Level::Avx512 && is_x86_feature_detected!("avx512vnni");
-    #[cfg(target_arch = "aarch64")]
-    return level() >= Level::Neon && std::arch::is_aarch64_feature_detected!("dotprod");
+    level() >= Level::Neon && std::arch::is_aarch64_feature_detected!("dotprod")
+}
+
+/// The instructions of x86 that multiply 8-bit integers by four at a time, and add them up.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vnni {
+    /// 512 bits at a time: AVX-512F and AVX-512 VNNI.
+    Wide,
+    /// 256 bits at a time: AVX-VNNI.
+    Narrow,
+    /// [`Vnni::Narrow`]'s work by the instructions of AVX-512, if these are not to be used in full width: the same
+    /// operation, otherwise encoded.
+    NarrowOfAvx512,
+}
+
+/// Which of them kernels use, if any.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn vnni() -> Option<Vnni> {
+    let of_avx512 = || is_x86_feature_detected!("avx512vnni");
+    match level() {
+        Level::Avx512 | Level::Avx512Bf16 => of_avx512().then_some(Vnni::Wide),
+        Level::AvxVnni if is_x86_feature_detected!("avxvnni") => Some(Vnni::Narrow),
+        Level::AvxVnni if of_avx512() && is_x86_feature_detected!("avx512vl") => Some(Vnni::NarrowOfAvx512),
+        _ => None,
+    }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -132,6 +161,7 @@ fn detected() -> Level {
     match (avx512 && avx2, avx2) {
         (true, _) if is_x86_feature_detected!("avx512bf16") => Level::Avx512Bf16,
         (true, _) => Level::Avx512,
+        (false, true) if is_x86_feature_detected!("avxvnni") => Level::AvxVnni,
         (false, true) => Level::Avx2,
         (false, false) => Level::Portable,
     }
@@ -168,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_unknown_limit_is_refused() {
-        let allowed = if cfg!(target_arch = "x86_64") { "portable, avx2" } else { "portable" };
+        let allowed = if cfg!(target_arch = "x86_64") { "portable, avx2, avx-vnni" } else { "portable" };
         assert_eq!(limit("sse9").unwrap_err(), format!("got `sse9`; allowed here: {allowed}"));
     }
 }

@@ -1,6 +1,8 @@
 //! What this processor can do at most, measured: arithmetic that never leaves its registers, and copies that do not fit
 //! its caches. What a kernel reaches is told as a share of it.
 
+#[cfg(target_arch = "x86_64")]
+use crate::dispatch::Vnni;
 use crate::dispatch::{self, Level, dispatched};
 use crate::lanes::{LANES, Lanes, Room, Task};
 use crate::unit::{Bf16Pair, Unit};
@@ -177,7 +179,7 @@ fn vectors() -> Option<&'static str> {
     match dispatch::level() {
         Level::Portable => None,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => Some("AVX2 FMA"),
+        Level::Avx2 | Level::AvxVnni => Some("AVX2 FMA"),
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Avx512Bf16 => Some("AVX-512"),
         #[cfg(target_arch = "aarch64")]
@@ -186,17 +188,30 @@ fn vectors() -> Option<&'static str> {
 }
 
 /// 8-bit integers by the processor's own instruction for them, if it has one.
+#[cfg(target_arch = "x86_64")]
 fn integer_loop() -> Option<Loop> {
-    #[cfg(target_arch = "x86_64")]
-    if dispatch::multiplies_int8() {
-        // SAFETY: the processor has AVX-512F and VNNI.
-        return Some(Loop { instructions: "AVX-512 VNNI", run: || unsafe { x86::integer_chains() } });
-    }
-    #[cfg(target_arch = "aarch64")]
-    if dispatch::multiplies_int8() {
-        // SAFETY: the processor has the dot product.
-        return Some(Loop { instructions: "NEON dot product", run: || unsafe { neon::integer_chains() } });
-    }
+    let (instructions, run): (_, fn() -> f64) = match dispatch::vnni()? {
+        // SAFETY: the processor has AVX-512F and AVX-512 VNNI.
+        Vnni::Wide => ("AVX-512 VNNI", || unsafe { x86::integer_chains() }),
+        // SAFETY: the processor has AVX2 and AVX-VNNI.
+        Vnni::Narrow => ("AVX-VNNI", || unsafe { x86::integer_chains_avx() }),
+        // SAFETY: the processor has AVX2, AVX-512VL and AVX-512 VNNI.
+        Vnni::NarrowOfAvx512 => ("AVX-512 VNNI in 256 bits", || unsafe { x86::integer_chains_in_256() }),
+    };
+    Some(Loop { instructions, run })
+}
+
+/// As above.
+#[cfg(target_arch = "aarch64")]
+fn integer_loop() -> Option<Loop> {
+    // SAFETY: the processor has the dot product.
+    dispatch::multiplies_int8()
+        .then_some(Loop { instructions: "NEON dot product", run: || unsafe { neon::integer_chains() } })
+}
+
+/// As above.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn integer_loop() -> Option<Loop> {
     None
 }
 
@@ -313,19 +328,41 @@ mod portable {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{TURNS, black_box};
-    use std::arch::x86_64::{_mm512_dpbusd_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_setzero_si512};
+    use std::arch::x86_64::{
+        _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_set1_epi8, _mm256_setzero_si256, _mm512_dpbusd_epi32,
+        _mm512_set1_epi8, _mm512_setzero_si512,
+    };
+    use std::mem::transmute;
 
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    pub(super) fn integer_chains() -> f64 {
-        let (left, right) = black_box((_mm512_set1_epi8(1), _mm512_set1_epi8(1)));
-        let mut sums = [_mm512_setzero_si512(); 12];
-        for _ in 0..TURNS {
-            for sum in &mut sums {
-                *sum = _mm512_dpbusd_epi32(*sum, left, right);
+    /// Declares a loop over twelve sums of these vectors.
+    macro_rules! chains {
+        ($name:ident, $features:literal, $zero:ident, $splat:ident, $add_dot_products:ident, $lanes:literal) => {
+            #[target_feature(enable = $features)]
+            pub(super) fn $name() -> f64 {
+                let (left, right) = black_box(($splat(1), $splat(1)));
+                let mut sums = [$zero(); 12];
+                for _ in 0..TURNS {
+                    for sum in &mut sums {
+                        *sum = $add_dot_products(*sum, left, right);
+                    }
+                }
+                // SAFETY: so many numbers are one vector.
+                let numbers = |sum| unsafe { transmute::<_, [i32; $lanes]>(sum) };
+                sums.into_iter().flat_map(numbers).map(f64::from).sum()
             }
-        }
-        sums.iter().map(|sum| f64::from(_mm512_reduce_add_epi32(*sum))).sum()
+        };
     }
+
+    chains!(integer_chains, "avx512f,avx512vnni", _mm512_setzero_si512, _mm512_set1_epi8, _mm512_dpbusd_epi32, 16);
+    chains!(integer_chains_avx, "avx2,avxvnni", _mm256_setzero_si256, _mm256_set1_epi8, _mm256_dpbusd_avx_epi32, 8);
+    chains!(
+        integer_chains_in_256,
+        "avx2,avx512vl,avx512vnni",
+        _mm256_setzero_si256,
+        _mm256_set1_epi8,
+        _mm256_dpbusd_epi32,
+        8
+    );
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -369,6 +406,7 @@ mod tests {
                 "AVX-512" => 12 * 16,
                 "AVX-512 BF16" => 12 * 32,
                 "AVX-512 VNNI" => 12 * 64,
+                "AVX-VNNI" | "AVX-512 VNNI in 256 bits" => 12 * 32,
                 "NEON dot product" => 24 * 16,
                 other => panic!("how much is {other}?"),
             };

@@ -27,6 +27,7 @@ pub(crate) fn features() -> Vec<&'static str> {
         ("avx2", std::is_x86_feature_detected!("avx2")),
         ("fma", std::is_x86_feature_detected!("fma")),
         ("f16c", std::is_x86_feature_detected!("f16c")),
+        ("avxvnni", std::is_x86_feature_detected!("avxvnni")),
         ("avx512f", std::is_x86_feature_detected!("avx512f")),
         ("avx512vnni", std::is_x86_feature_detected!("avx512vnni")),
         ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),

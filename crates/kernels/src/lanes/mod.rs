@@ -228,7 +228,7 @@ pub(crate) fn run(level: Level, task: impl Task) {
         Level::Avx512 | Level::Avx512Bf16 => unsafe { x86::run_avx512(task) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { x86::run_avx2(task) },
+        Level::Avx2 | Level::AvxVnni => unsafe { x86::run_avx2(task) },
         #[cfg(target_arch = "aarch64")]
         Level::Neon => task.run(neon::Neon),
         Level::Portable => task.run(Portable),

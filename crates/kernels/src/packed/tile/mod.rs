@@ -7,6 +7,8 @@ mod x86;
 
 use super::int8::Operands;
 use super::single;
+#[cfg(target_arch = "x86_64")]
+use crate::dispatch::Vnni;
 use crate::dispatch::{self, dispatched};
 use crate::tile::{AddTo, PANEL, PanelLine, Sums, TILE_ROWS, Tile};
 use crate::unit::Unit;
@@ -41,9 +43,14 @@ pub(super) fn tile_int8(operands: &Operands<'_>, sums: &mut Tile) {
     assert_eq!(operands.levels.len(), operands.lines.len(), "a tile does not fit");
     #[cfg(target_arch = "x86_64")]
     {
-        if dispatch::multiplies_int8() {
-            // SAFETY: the processor has AVX-512F and VNNI.
-            return unsafe { x86::tile_int8_vnni(operands, sums) };
+        match dispatch::vnni() {
+            // SAFETY: the processor has AVX-512F and AVX-512 VNNI.
+            Some(Vnni::Wide) => return unsafe { x86::tile_int8_vnni(operands, sums) },
+            // SAFETY: the processor has AVX2, FMA and AVX-VNNI.
+            Some(Vnni::Narrow) => return unsafe { x86::tile_int8_avx_vnni(operands, sums) },
+            // SAFETY: the processor has AVX2, FMA, AVX-512VL and AVX-512 VNNI.
+            Some(Vnni::NarrowOfAvx512) => return unsafe { x86::tile_int8_vnni_in_256(operands, sums) },
+            None => {}
         }
         if dispatch::level() >= dispatch::Level::Avx2 {
             // SAFETY: the processor has AVX2 and FMA.
@@ -56,24 +63,6 @@ pub(super) fn tile_int8(operands: &Operands<'_>, sums: &mut Tile) {
         return unsafe { neon::tile_int8(operands, sums) };
     }
     portable_int8(operands, sums);
-}
-
-/// Scales the sums of some rows and columns, from the first ones on, of weights without their offset.
-#[inline(always)]
-#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code, reason = "no form needs it"))]
-fn add_scaled<const ROWS: usize, const COLUMNS: usize>(
-    operands: &Operands<'_>,
-    (first_row, first_column): (usize, usize),
-    sums: &[[i32; COLUMNS]; ROWS],
-    totals: &mut Tile,
-) {
-    let row_scales = &operands.rows.scales[first_row..];
-    for ((totals, sums), row_scale) in totals[first_row..].iter_mut().zip(sums).zip(row_scales) {
-        let scales = &operands.scales[first_column..];
-        for ((total, sum), scale) in totals[first_column..].iter_mut().zip(sums).zip(scales) {
-            *total += *sum as f32 * (row_scale * scale);
-        }
-    }
 }
 
 dispatched! {

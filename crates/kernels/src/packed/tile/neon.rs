@@ -1,6 +1,6 @@
 //! Tiles by the instructions that most 64-bit Arm processors have for 8-bit integers.
 
-use super::{Operands, add_scaled};
+use super::Operands;
 use crate::tile::{PANEL, TILE_ROWS, Tile};
 use std::arch::aarch64::{int8x16_t, int32x4_t, uint8x16_t, vdupq_n_s32, vdupq_n_u8, veorq_u8, vld1q_s8, vld1q_u8};
 use std::arch::asm;
@@ -46,6 +46,23 @@ fn sums(operands: &Operands<'_>, first_column: usize) -> [[i32; COLUMNS]; TILE_R
     }
     // SAFETY: two vectors of four are eight numbers.
     unsafe { transmute::<[[int32x4_t; 2]; TILE_ROWS], [[i32; COLUMNS]; TILE_ROWS]>(sums) }
+}
+
+/// Scales the sums of some rows and columns, from the first ones on, of weights without their offset.
+#[inline(always)]
+fn add_scaled<const ROWS: usize, const COLUMNS: usize>(
+    operands: &Operands<'_>,
+    (first_row, first_column): (usize, usize),
+    sums: &[[i32; COLUMNS]; ROWS],
+    totals: &mut Tile,
+) {
+    let row_scales = &operands.rows.scales[first_row..];
+    for ((totals, sums), row_scale) in totals[first_row..].iter_mut().zip(sums).zip(row_scales) {
+        let scales = &operands.scales[first_column..];
+        for ((total, sum), scale) in totals[first_column..].iter_mut().zip(sums).zip(scales) {
+            *total += *sum as f32 * (row_scale * scale);
+        }
+    }
 }
 
 /// Adds to each sum the products of its four weights and of the same four levels, group `GROUP` of them.
