@@ -204,9 +204,11 @@ fn integer_loop() -> Option<Loop> {
 /// As above.
 #[cfg(target_arch = "aarch64")]
 fn integer_loop() -> Option<Loop> {
+    if !dispatch::multiplies_int8() {
+        return None;
+    }
     // SAFETY: the processor has the dot product.
-    dispatch::multiplies_int8()
-        .then_some(Loop { instructions: "NEON dot product", run: || unsafe { neon::integer_chains() } })
+    Some(Loop { instructions: "NEON dot product", run: || unsafe { neon::integer_chains() } })
 }
 
 /// As above.

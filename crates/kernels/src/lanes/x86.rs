@@ -4,18 +4,17 @@ use super::{LANES, Lanes, Line, Room, Task, add_bf16_products_singly};
 use crate::math;
 use crate::narrow::F16_RESCALE;
 use std::arch::x86_64::{
-    __m256, __m512, __m512bh, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_sfence,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtps_epi32,
-    _mm256_div_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_load_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
-    _mm256_store_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_alignr_epi32, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps,
-    _mm512_loadu_ps, _mm512_mask_blend_epi16, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_store_ps, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    __m256, __m512, __m512bh, _mm_loadu_si128, _mm_sfence, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
+    _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps,
+    _mm256_load_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_store_ps, _mm256_storeu_ps, _mm256_stream_ps,
+    _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_alignr_epi32, _mm512_castpd_ps, _mm512_castps_pd,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbf16_ps,
+    _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps, _mm512_loadu_ps, _mm512_mask_blend_epi16, _mm512_maskz_loadu_ps,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_rcp14_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_slli_epi32,
+    _mm512_srli_epi32, _mm512_store_ps, _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::mem::transmute;
 
@@ -273,21 +272,29 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
     }
 }
 
-/// `2^x`, within 2 ulp for `x` up to 127, with instructions that round and scale by powers of two.
+/// `2^x`, within 2 ulp for `x` up to 127: of the nearest sixteenth by a table that fills one register, of the rest by a
+/// short polynomial.
 ///
 /// # Safety
 /// The processor must have AVX-512F.
 #[inline(always)]
 pub(crate) unsafe fn exp2(x: __m512) -> __m512 {
-    // SAFETY: the caller's promise.
+    /// Its last bit is worth a sixteenth, so that what is added to it is rounded to sixteenths.
+    const ROUND_TO_SIXTEENTHS: f32 = 1.5 * (1 << 19) as f32;
+    // SAFETY: the caller's promise; the table is one vector.
     unsafe {
-        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
-        let r = _mm512_sub_ps(x, n);
-        let mut p = _mm512_set1_ps(math::EXP2[6]);
-        for coefficient in math::EXP2[..6].iter().rev() {
+        let round = _mm512_set1_ps(ROUND_TO_SIXTEENTHS);
+        let rounded = _mm512_add_ps(x, round);
+        let sixteenths = _mm512_sub_ps(rounded, round);
+        let r = _mm512_sub_ps(x, sixteenths);
+        let mut p = _mm512_set1_ps(math::EXP2_NEAR_0[3]);
+        for coefficient in math::EXP2_NEAR_0[..3].iter().rev() {
             p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*coefficient));
         }
-        _mm512_scalef_ps(p, n)
+        // The table is looked up by the last four bits, and scaled by the whole number below.
+        let table = _mm512_loadu_ps(math::EXP2_SIXTEENTHS.as_ptr());
+        let of_sixteenths = _mm512_permutexvar_ps(_mm512_castps_si512(rounded), table);
+        _mm512_scalef_ps(_mm512_mul_ps(p, of_sixteenths), sixteenths)
     }
 }
 
