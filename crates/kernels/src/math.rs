@@ -44,29 +44,6 @@ pub fn exp2(x: f32) -> f32 {
 pub(crate) const EXP2: [f32; 7] =
     [1.0, std::f32::consts::LN_2, 0.240_226_48, 0.055_503_324, 0.009_618_437, 0.001_339_887_4, 0.000_153_533_62];
 
-/// `2^(k/16)`
-pub(crate) const EXP2_SIXTEENTHS: [f32; 16] = [
-    1.0,
-    1.044_273_7,
-    1.090_507_7,
-    1.138_788_6,
-    1.189_207_1,
-    1.241_857_8,
-    1.296_839_6,
-    1.354_255_6,
-    1.414_213_5,
-    1.476_826_2,
-    1.542_210_8,
-    1.610_490_3,
-    1.681_792_9,
-    1.756_252_2,
-    1.834_008_1,
-    1.915_206_6,
-];
-
-/// `2^r` for `|r| <= 1/32` as a polynomial: Taylor's, relative error below 1e-8.
-pub(crate) const EXP2_NEAR_0: [f32; 4] = [1.0, std::f32::consts::LN_2, 0.240_226_5, 0.055_504_11];
-
 /// The error function, absolute error below 2e-7: its Taylor series near 0, beyond it a Chebyshev fit of the logarithm
 /// of the complement (Press et al., Numerical Recipes, section 6.2).
 #[inline(always)]

@@ -1,7 +1,6 @@
 //! The vectors of x86 processors: one of AVX-512, or two of AVX2.
 
 use super::{LANES, Lanes, Line, Room, Task, add_bf16_products_singly};
-use crate::math;
 use crate::narrow::F16_RESCALE;
 use std::arch::x86_64::{
     __m256, __m512, __m512bh, _mm_loadu_si128, _mm_sfence, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
@@ -272,6 +271,29 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
     }
 }
 
+/// `2^(k/16)`, for [`exp2`].
+const SIXTEENTHS: [f32; 16] = [
+    1.0,
+    1.044_273_7,
+    1.090_507_7,
+    1.138_788_6,
+    1.189_207_1,
+    1.241_857_8,
+    1.296_839_6,
+    1.354_255_6,
+    std::f32::consts::SQRT_2,
+    1.476_826_2,
+    1.542_210_8,
+    1.610_490_3,
+    1.681_792_9,
+    1.756_252_2,
+    1.834_008_1,
+    1.915_206_6,
+];
+
+/// `2^r` for `|r| <= 1/32` as a polynomial: Taylor's, relative error below 1e-8.
+const NEAR_0: [f32; 4] = [1.0, std::f32::consts::LN_2, 0.240_226_5, 0.055_504_11];
+
 /// `2^x`, within 2 ulp for `x` up to 127: of the nearest sixteenth by a table that fills one register, of the rest by a
 /// short polynomial.
 ///
@@ -287,12 +309,12 @@ pub(crate) unsafe fn exp2(x: __m512) -> __m512 {
         let rounded = _mm512_add_ps(x, round);
         let sixteenths = _mm512_sub_ps(rounded, round);
         let r = _mm512_sub_ps(x, sixteenths);
-        let mut p = _mm512_set1_ps(math::EXP2_NEAR_0[3]);
-        for coefficient in math::EXP2_NEAR_0[..3].iter().rev() {
+        let mut p = _mm512_set1_ps(NEAR_0[3]);
+        for coefficient in NEAR_0[..3].iter().rev() {
             p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*coefficient));
         }
         // The table is looked up by the last four bits, and scaled by the whole number below.
-        let table = _mm512_loadu_ps(math::EXP2_SIXTEENTHS.as_ptr());
+        let table = _mm512_loadu_ps(SIXTEENTHS.as_ptr());
         let of_sixteenths = _mm512_permutexvar_ps(_mm512_castps_si512(rounded), table);
         _mm512_scalef_ps(_mm512_mul_ps(p, of_sixteenths), sixteenths)
     }
