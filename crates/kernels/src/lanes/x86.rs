@@ -205,7 +205,7 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         }
     }
 
-    /// As for the others, with instructions that round and scale by powers of two.
+    /// As for the others, with [`exp2`].
     #[inline(always)]
     fn silu(self, x: __m512) -> __m512 {
         // SAFETY: as above.

@@ -16,7 +16,7 @@ const ROWS: usize = 4;
 pub(super) fn tile_int8(operands: &Operands<'_>, totals: &mut Tile) {
     for first_column in (0..PANEL).step_by(COLUMNS) {
         let sums = sums(operands, first_column);
-        add_scaled(operands, (0, first_column), &sums, totals);
+        add_scaled(operands, first_column, &sums, totals);
     }
 }
 
@@ -48,16 +48,10 @@ fn sums(operands: &Operands<'_>, first_column: usize) -> [[i32; COLUMNS]; TILE_R
     unsafe { transmute::<[[int32x4_t; 2]; TILE_ROWS], [[i32; COLUMNS]; TILE_ROWS]>(sums) }
 }
 
-/// Scales the sums of some rows and columns, from the first ones on, of weights without their offset.
+/// Scales the sums of some columns, from the first one on, and adds them to the totals.
 #[inline(always)]
-fn add_scaled<const ROWS: usize, const COLUMNS: usize>(
-    operands: &Operands<'_>,
-    (first_row, first_column): (usize, usize),
-    sums: &[[i32; COLUMNS]; ROWS],
-    totals: &mut Tile,
-) {
-    let row_scales = &operands.rows.scales[first_row..];
-    for ((totals, sums), row_scale) in totals[first_row..].iter_mut().zip(sums).zip(row_scales) {
+fn add_scaled(operands: &Operands<'_>, first_column: usize, sums: &[[i32; COLUMNS]; TILE_ROWS], totals: &mut Tile) {
+    for ((totals, sums), row_scale) in totals.iter_mut().zip(sums).zip(&operands.rows.scales) {
         let scales = &operands.scales[first_column..];
         for ((total, sum), scale) in totals[first_column..].iter_mut().zip(sums).zip(scales) {
             *total += *sum as f32 * (row_scale * scale);
