@@ -6,6 +6,7 @@ use domain::catalogue::Catalogue;
 use domain::fault::{ErrorCode, Fault};
 use domain::gpu::GpuOffer;
 use domain::id::TaskId;
+use domain::memory::Budget;
 use domain::task::{Task, TaskState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -38,6 +39,7 @@ pub struct App {
     keys: Keys,
     quota: Arc<Quota>,
     turns: Arc<Turns>,
+    results_memory: Budget,
 }
 
 /// What the composition root puts together.
@@ -55,6 +57,8 @@ pub struct Config {
     pub submissions_per_minute: u32,
     /// How long a finished task and its pictures are kept.
     pub keep_results: Duration,
+    /// All results together that are being sent.
+    pub results_bytes: usize,
     /// The classes of GPU that the workers offer.
     pub gpus: GpuOffer,
 }
@@ -70,7 +74,8 @@ impl App {
     pub fn new(parts: Parts) -> Self {
         let keys = Keys::new(parts.stores.keys.clone());
         let quota = Arc::new(Quota::new(parts.config.submissions_per_minute));
-        Self { inner: Arc::new(parts), keys, quota, turns: Arc::new(Turns::new(DECODERS)) }
+        let results_memory = Budget::new(parts.config.results_bytes);
+        Self { inner: Arc::new(parts), keys, quota, turns: Arc::new(Turns::new(DECODERS)), results_memory }
     }
 
     pub fn catalogue(&self) -> &Catalogue {

@@ -10,6 +10,8 @@ pub const BODY_BYTES_MAX: usize = 32 << 20;
 pub const SOURCE_BYTES_MAX: usize = 20 << 20;
 /// All pictures together that are being fetched, decoded from `data:` URIs, checked or stored, bytes.
 pub const SOURCES_BYTES_MAX: usize = 512 << 20;
+/// All results together that are being sent, bytes.
+pub const RESULTS_BYTES_MAX: usize = 512 << 20;
 /// A picture's pixels, refused before decoding.
 pub const SOURCE_PIXELS_MAX: u64 = 64_000_000;
 /// The whole fetch of a picture, redirects included, seconds.

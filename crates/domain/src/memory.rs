@@ -16,6 +16,13 @@ pub struct Share {
     bytes: usize,
 }
 
+/// Bytes and their share of the memory, which is given back with them.
+#[derive(Debug)]
+pub struct Held<T> {
+    bytes: T,
+    memory: Share,
+}
+
 /// All of the budget is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
@@ -46,6 +53,35 @@ impl Share {
     }
 }
 
+impl<T: AsRef<[u8]>> Held<T> {
+    /// The share holds at least as many bytes.
+    pub fn new(bytes: T, memory: Share) -> Self {
+        Self { bytes, memory }
+    }
+}
+
+impl Held<Vec<u8>> {
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub fn extend(&mut self, more: &[u8]) -> Result<(), Exhausted> {
+        self.memory.grow_to(self.bytes.len() + more.len())?;
+        self.bytes.extend_from_slice(more);
+        Ok(())
+    }
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.left.fetch_add(self.bytes, Ordering::Relaxed);
@@ -69,5 +105,16 @@ mod tests {
         second.grow_to(4000).unwrap();
         drop(second);
         assert_eq!(budget.bytes_left(), 4000);
+    }
+
+    #[test]
+    fn held_bytes_give_their_share_back() {
+        let budget = Budget::new(4);
+        let mut held = Held::new(Vec::new(), budget.share());
+        held.extend(b"abc").unwrap();
+        assert_eq!(held.extend(b"de"), Err(Exhausted));
+        assert_eq!((held.as_ref(), budget.bytes_left()), (&b"abc"[..], 1));
+        drop(held);
+        assert_eq!(budget.bytes_left(), 4);
     }
 }

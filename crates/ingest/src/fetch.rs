@@ -2,14 +2,13 @@
 
 use crate::data_uri;
 use crate::error::FetchError;
-use crate::held::Held;
 use crate::http1::{self, Answer};
 use crate::policy::FetchPolicy;
 use crate::resolve::{Resolver, SystemResolver};
 use crate::target::{Place, Target};
 use bytes::Bytes;
 use domain::fault::Invalid;
-use domain::memory::{Budget, Share};
+use domain::memory::{Budget, Held, Share};
 use imaging::{Header, probe};
 use std::fmt;
 use std::net::IpAddr;

@@ -1,10 +1,9 @@
 //! One GET over one connection, with the body cut off at the limit.
 
 use crate::error::FetchError;
-use crate::held::Held;
 use crate::target::Target;
 use bytes::Bytes;
-use domain::memory::Share;
+use domain::memory::{Held, Share};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::Empty;
 use transport::{Body, Stream, exchange};
@@ -63,7 +62,7 @@ async fn picture(mut body: Body, bytes_max: usize, memory: Share) -> Result<Byte
         if held.len() + chunk.len() > bytes_max {
             return Err(FetchError::TooManyBytes(bytes_max));
         }
-        held.extend(&chunk)?;
+        held.extend(&chunk).map_err(|_| FetchError::Crowded)?;
         if !is_image && held.len() >= MAGIC_BYTES {
             imaging::format::recognize(held.as_ref())?;
             is_image = true;

@@ -11,7 +11,6 @@ pub mod policy;
 pub mod resolve;
 
 mod data_uri;
-mod held;
 mod http1;
 mod target;
 

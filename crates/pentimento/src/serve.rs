@@ -151,6 +151,7 @@ fn app(args: &Args, stores: &Stores, catalogue: &Catalogue, sources: Arc<Sources
         availability: sources,
         config: app::Config {
             submissions_per_minute: args.submissions_per_minute,
+            results_bytes: domain::limits::RESULTS_BYTES_MAX,
             keep_results: args.keep_results(),
             gpus: args.gpus(),
         },

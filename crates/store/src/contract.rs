@@ -66,14 +66,21 @@ pub trait KeyStore: Send + Sync {
     async fn find(&self, secret_sha256: [u8; 32]) -> Result<Option<Key>, StoreError>;
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobInfo {
+    /// When it was put, milliseconds since the Unix epoch; decides when a result expires.
+    pub stored_ms: i64,
+    pub n_bytes: u64,
+}
+
 /// Files: reference pictures, results, thumbnails.
 #[async_trait]
 pub trait BlobStore: Send + Sync {
     /// Durable when it returns.
     async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), StoreError>;
     async fn get(&self, key: &BlobKey) -> Result<Option<Bytes>, StoreError>;
-    /// When it was put, milliseconds since the Unix epoch; decides when a result expires.
-    async fn stored_ms(&self, key: &BlobKey) -> Result<Option<i64>, StoreError>;
+    /// What there is to know of a file without reading it.
+    async fn look(&self, key: &BlobKey) -> Result<Option<BlobInfo>, StoreError>;
     /// All files that were put before this time, milliseconds since the Unix epoch.
     async fn put_before(&self, ms: i64) -> Result<Vec<BlobKey>, StoreError>;
     /// Deleting what is not there is no error.

@@ -28,6 +28,7 @@ pub(crate) struct Picture(Vec<u8>);
             content((Picture = "image/png"), (Picture = "image/jpeg"), (Picture = "image/webp")),
         ),
         (status = 404, description = "No such result, or it has expired", body = Envelope),
+        (status = 503, description = "Too much at once", body = Envelope),
     ),
     security(()),
 )]

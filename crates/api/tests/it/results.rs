@@ -88,6 +88,25 @@ async fn a_result_expires() {
 }
 
 #[tokio::test]
+async fn results_that_are_being_sent_share_a_limit() {
+    let server = TestServer::start().await;
+    let url = painted(&server, json!({})).await["result"][0].as_str().unwrap().to_owned();
+    let n_bytes = server.client.get_url(&url).await.body.len();
+
+    let server = TestServer::with(Setup { results_bytes: n_bytes * 2, ..Setup::default() }).await;
+    let url = painted(&server, json!({})).await["result"][0].as_str().unwrap().to_owned();
+    for _ in 0..8 {
+        assert_eq!(server.client.get_url(&url).await.status, 200, "what was sent is given back");
+    }
+
+    let server = TestServer::with(Setup { results_bytes: n_bytes / 2, ..Setup::default() }).await;
+    let url = painted(&server, json!({})).await["result"][0].as_str().unwrap().to_owned();
+    let reply = server.client.get_url(&url).await;
+    assert_refused(&reply, 503, "Service Unavailable", &["too many results"]);
+    assert_eq!(reply.header("retry-after"), Some("1"));
+}
+
+#[tokio::test]
 async fn urls_are_what_the_operator_or_the_host_header_says() {
     let server =
         TestServer::with(Setup { public_url: Some("https://pictures.example/api/".into()), ..Setup::default() }).await;

@@ -38,6 +38,7 @@ pub(crate) struct Setup {
     pub(crate) store: StoreOptions,
     pub(crate) submissions_per_minute: u32,
     pub(crate) keep_results: Duration,
+    pub(crate) results_bytes: usize,
     pub(crate) sync_wait: Duration,
     pub(crate) limits: Limits,
     pub(crate) public_url: Option<String>,
@@ -61,6 +62,7 @@ impl Default for Setup {
             store: StoreOptions { queue_tasks_max: 10_000, owner_tasks_max: 10_000, ..StoreOptions::default() },
             submissions_per_minute: 1_000_000,
             keep_results: Duration::from_secs(3600),
+            results_bytes: domain::limits::RESULTS_BYTES_MAX,
             sync_wait: Duration::from_secs(60),
             limits: Limits { linger: Duration::from_secs(2), ..Limits::default() },
             public_url: None,
@@ -216,6 +218,7 @@ fn app(setup: &Setup, engines: Arc<dyn EngineSource>, stores: Stores) -> App {
         config: app::Config {
             submissions_per_minute: setup.submissions_per_minute,
             keep_results: setup.keep_results,
+            results_bytes: setup.results_bytes,
             gpus: setup.gpus,
         },
     })

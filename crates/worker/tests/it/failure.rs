@@ -7,7 +7,7 @@ use domain::fault::ErrorCode;
 use domain::id::BlobKey;
 use std::sync::Arc;
 use std::time::Duration;
-use store::contract::{BlobStore, StoreError};
+use store::contract::{BlobInfo, BlobStore, StoreError};
 use worker::Ownership;
 
 #[tokio::test]
@@ -108,8 +108,8 @@ impl BlobStore for NearlyFull {
         self.0.get(key).await
     }
 
-    async fn stored_ms(&self, key: &BlobKey) -> Result<Option<i64>, StoreError> {
-        self.0.stored_ms(key).await
+    async fn look(&self, key: &BlobKey) -> Result<Option<BlobInfo>, StoreError> {
+        self.0.look(key).await
     }
 
     async fn put_before(&self, ms: i64) -> Result<Vec<BlobKey>, StoreError> {
