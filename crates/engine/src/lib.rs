@@ -21,7 +21,7 @@ pub trait Engine: Send {
     /// Paints, telling the observer of each step.
     ///
     /// # Errors
-    /// [`EngineError::Cancelled`] within one step of the observer's asking; [`EngineError::Refused`] for a plan that
+    /// [`EngineError::Cancelled`] within one picture's part of a step, or one stage, of the observer's asking; [`EngineError::Refused`] for a plan that
     /// this engine cannot paint, whatever is tried again.
     fn run(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<Output, EngineError>;
 }
@@ -30,7 +30,7 @@ pub trait Engine: Send {
 pub trait Observer {
     fn step(&mut self, report: StepReport) -> ControlFlow<()>;
 
-    /// Whether to go on, asked in the middle of a step by an engine that waits for somebody else.
+    /// Whether to go on, asked between stages, between a batch's pictures, and while an engine waits for somebody else.
     fn go_on(&mut self) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }

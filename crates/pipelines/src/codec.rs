@@ -3,8 +3,10 @@
 use crate::pixels::{to_picture, to_tensor};
 use crate::precision::Role;
 use crate::residency::{Component, Residency, Resident};
+use crate::run::Ended;
 use crate::trace::Trace;
 use candle_core::Tensor;
+use engine::Observer;
 use imaging::Picture;
 use models::config;
 use models::tiles::Tiles;
@@ -73,17 +75,23 @@ impl Codec {
     ///
     /// # Shapes
     /// - latents: `(1, c, h, w)` each
-    pub(crate) fn decode(&self, latents: &[Tensor], trace: &mut dyn Trace) -> Result<Vec<Picture>> {
+    pub(crate) fn decode(
+        &self,
+        latents: &[Tensor],
+        observer: &mut dyn Observer,
+        trace: &mut dyn Trace,
+    ) -> std::result::Result<Vec<Picture>, Ended> {
         let unscaled = |latent: &Tensor| Ok(((latent / self.config.scaling_factor)? + self.shift())?);
         let latents: Vec<Tensor> = latents.iter().map(unscaled).collect::<Result<_>>()?;
         trace.see("vae_decode.input", &Tensor::cat(&latents, 0)?);
         let vae = self.vae.get()?;
-        let images: Vec<Tensor> = latents
-            .iter()
-            .map(|latent| vae.decode(latent, self.tiles(latent.dim(2)?, latent.dim(3)?).as_ref()))
-            .collect::<Result<_>>()?;
+        let mut images = Vec::with_capacity(latents.len());
+        for latent in &latents {
+            Ended::unless_wanted(observer)?;
+            images.push(vae.decode(latent, self.tiles(latent.dim(2)?, latent.dim(3)?).as_ref())?);
+        }
         trace.see("vae_decode.output", &Tensor::cat(&images, 0)?);
-        images.iter().map(to_picture).collect()
+        Ok(images.iter().map(to_picture).collect::<Result<_>>()?)
     }
 
     /// Of a picture of so many latents.
@@ -102,6 +110,7 @@ mod tests {
     use crate::precision::Precision;
     use crate::trace::Untraced;
     use domain::quantity::Size;
+    use engine::Unobserved;
     use std::fs;
     use std::path::Path;
 
@@ -123,7 +132,8 @@ mod tests {
         let residency = Residency::unlimited(precision).with_pixels_at_once(pixels_at_once);
         let codec = Codec::load(&files, &residency).unwrap();
         let latent = codec.encode(0, picture, &mut Untraced).unwrap().mean;
-        codec.decode(&[codec.scaled(&latent).unwrap()], &mut Untraced).unwrap().remove(0)
+        let latents = [codec.scaled(&latent).unwrap()];
+        codec.decode(&latents, &mut Unobserved, &mut Untraced).ok().unwrap().remove(0)
     }
 
     /// What tiles change, in levels of 8 bits.

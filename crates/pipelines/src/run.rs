@@ -97,14 +97,48 @@ impl Clock {
 }
 
 /// A whole stage; `spent` and `operations` are where its clock is written down.
-pub(crate) fn clocked<T>(
+pub(crate) fn clocked<T, E: Into<Ended>>(
     (spent, operations): (&mut Duration, &mut Operations),
-    stage: impl FnOnce() -> Result<T>,
+    stage: impl FnOnce() -> std::result::Result<T, E>,
 ) -> std::result::Result<T, EngineError> {
     let clock = Clock::start();
-    let result = stage().map_err(|error| failed(&error));
+    let result = stage().map_err(|error| error.into().into());
     (*spent, *operations) = clock.stop();
     result
+}
+
+/// Why a part of a run has no result.
+pub(crate) enum Ended {
+    Cancelled,
+    Failed(Error),
+}
+
+impl Ended {
+    /// To ask between a run's stages and between the pictures of a batch, which may each take minutes.
+    pub(crate) fn unless_wanted(observer: &mut dyn Observer) -> std::result::Result<(), Self> {
+        if observer.go_on().is_break() { Err(Self::Cancelled) } else { Ok(()) }
+    }
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<candle_core::Error> for Ended {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Ended> for EngineError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Cancelled => Self::Cancelled,
+            Ended::Failed(error) => failed(&error),
+        }
+    }
 }
 
 pub(crate) fn failed(error: &nn::Error) -> EngineError {

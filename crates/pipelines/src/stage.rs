@@ -3,7 +3,7 @@
 use crate::codec::Codec;
 use crate::run::clocked;
 use crate::trace::Untraced;
-use engine::{Engine, EngineError, Plan, Timings};
+use engine::{Engine, EngineError, Plan, Timings, Unobserved};
 use imaging::Picture;
 use std::slice;
 
@@ -48,7 +48,7 @@ pub(crate) fn run_codec(codec: &Codec, picture: Option<Picture>, timings: &mut T
         codec.scaled(&codec.encode(0, &picture, &mut Untraced)?.mean)
     })?;
     clocked((&mut timings.vae_decode, &mut timings.operations.vae_decode), || {
-        codec.decode(slice::from_ref(&latent), &mut Untraced)
+        codec.decode(slice::from_ref(&latent), &mut Unobserved, &mut Untraced)
     })?;
     Ok(())
 }

@@ -3,10 +3,10 @@
 use super::FluxEngine;
 use super::encode::{Embeds, Texts};
 use super::prepare::{Conditioning, Grid, Prepared, unpack};
-use crate::run::{Clock, Watch, failed};
+use crate::run::{Clock, Ended, Watch, failed};
 use crate::trace::{Prefixed, Trace};
 use candle_core::Tensor;
-use engine::{EngineError, StepReport};
+use engine::{EngineError, Observer, StepReport};
 use models::flux::Input;
 use models::probe::Blind;
 use nn::Result;
@@ -37,9 +37,8 @@ impl FluxEngine {
         let mut n_calls = 0;
         for (idx, step) in (run.first_step..run.schedule.n_steps()).enumerate() {
             let clock = Clock::start();
-            run.latents = self
-                .step(&run, texts, step, &mut Calls { trace, n_calls: &mut n_calls })
-                .map_err(|error| failed(&error))?;
+            run.latents =
+                self.step(&run, texts, step, &mut Calls { observer: &mut *observer, trace, made: &mut n_calls })?;
             let joined = Tensor::cat(&run.latents, 0).map_err(|error| failed(&error.into()))?;
             trace.see(&format!("latents_after_step_{idx}"), &joined);
             let (spent, operations) = clock.stop();
@@ -54,7 +53,13 @@ impl FluxEngine {
     }
 
     /// One Euler step of every picture of the batch.
-    fn step(&self, run: &Prepared, texts: &Texts, step: usize, calls: &mut Calls<'_>) -> Result<Vec<Tensor>> {
+    fn step(
+        &self,
+        run: &Prepared,
+        texts: &Texts,
+        step: usize,
+        calls: &mut Calls<'_>,
+    ) -> std::result::Result<Vec<Tensor>, Ended> {
         let guidance = self.flux_config.guidance_embeds.then_some(texts.guidance_scale as f32);
         let call = Call { run, embeds: &texts.positive, pe: &run.pe, step, guidance };
         let mut velocities = self.velocities(&call, calls)?;
@@ -67,15 +72,17 @@ impl FluxEngine {
                 .collect::<Result<_>>()?;
         }
         let delta = f64::from(run.schedule.delta(step));
-        run.latents.iter().zip(&velocities).map(|(latent, velocity)| Ok((latent + (velocity * delta)?)?)).collect()
+        let moved = run.latents.iter().zip(&velocities).map(|(latent, velocity)| Ok((latent + (velocity * delta)?)?));
+        moved.collect()
     }
 
     /// What the transformer says of every picture of the batch, one after the other: a batch costs time, not memory.
-    fn velocities(&self, call: &Call<'_>, calls: &mut Calls<'_>) -> Result<Vec<Tensor>> {
+    fn velocities(&self, call: &Call<'_>, calls: &mut Calls<'_>) -> std::result::Result<Vec<Tensor>, Ended> {
         let transformer = self.transformer.get()?;
         let timestep = call.run.schedule.timesteps()[call.step] / 1000.0;
         let mut velocities = Vec::with_capacity(call.run.latents.len());
         for (idx, latent) in call.run.latents.iter().enumerate() {
+            Ended::unless_wanted(calls.observer)?;
             let img = match &call.run.conditioning {
                 Conditioning::None => latent.clone(),
                 Conditioning::Channels(channels) => Tensor::cat(&[latent, &channels[idx]], 2)?,
@@ -83,7 +90,7 @@ impl FluxEngine {
             };
             let Embeds { txt, pooled } = call.embeds;
             let input = Input { img: &img, txt, pooled, timestep, guidance: call.guidance, pe: call.pe };
-            let is_first = *calls.n_calls == 0 && idx == 0;
+            let is_first = *calls.made == 0 && idx == 0;
             if is_first {
                 calls.see_inputs(&input)?;
             }
@@ -102,8 +109,9 @@ impl FluxEngine {
 
 /// The transformer's calls so far, under the recordings' names.
 struct Calls<'a> {
+    observer: &'a mut dyn Observer,
     trace: &'a mut dyn Trace,
-    n_calls: &'a mut usize,
+    made: &'a mut usize,
 }
 
 impl Calls<'_> {
@@ -118,8 +126,8 @@ impl Calls<'_> {
     }
 
     fn see_output(&mut self, timestep: f32, velocities: &[Tensor]) -> Result<()> {
-        let idx = *self.n_calls;
-        *self.n_calls += 1;
+        let idx = *self.made;
+        *self.made += 1;
         self.trace.see(&format!("model_call_{idx}.timestep"), &values::tensor(vec![timestep], 1)?);
         self.trace.see(&format!("model_call_{idx}.output"), &Tensor::cat(velocities, 0)?);
         Ok(())

@@ -18,7 +18,7 @@ use crate::engines::Parts;
 use crate::folder::Pipeline;
 use crate::precision::Role;
 use crate::residency::{Component, Residency, Resident};
-use crate::run::{Asked, Watch, clocked, in_range, placed};
+use crate::run::{Asked, Ended, Watch, clocked, in_range, placed};
 use crate::settings::Settings;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
 use crate::trace::{Trace, Untraced};
@@ -205,13 +205,14 @@ impl FluxEngine {
         let frame = Frame { size: job.size, strength };
         let canvas = Canvas::new(job.plan, frame, &self.settings, self.multiple());
         let texts = clocked((&mut timings.text, &mut timings.operations.text), || self.encode_texts(job, trace))?;
+        Ended::unless_wanted(observer)?;
         let prepared = clocked((&mut timings.vae_encode, &mut timings.operations.vae_encode), || {
             self.prepare(job, &canvas, &texts, trace)
         })?;
         let steps_run = prepared.n_steps() as u32;
-        let latents = self.denoise(prepared, &texts, Watch { timings, observer, trace })?;
+        let latents = self.denoise(prepared, &texts, Watch { timings, observer: &mut *observer, trace })?;
         let decoded = clocked((&mut timings.vae_decode, &mut timings.operations.vae_decode), || {
-            self.codec.decode(&latents, trace)
+            self.codec.decode(&latents, observer, trace)
         })?;
         Ok((canvas.finish(&decoded), steps_run))
     }

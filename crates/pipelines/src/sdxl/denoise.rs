@@ -3,10 +3,10 @@
 use super::SdxlEngine;
 use super::encode::Texts;
 use super::prepare::Prepared;
-use crate::run::{Clock, Watch, failed};
+use crate::run::{Clock, Ended, Watch};
 use crate::trace::{Prefixed, Trace};
 use candle_core::Tensor;
-use engine::{EngineError, StepReport};
+use engine::{EngineError, Observer, StepReport};
 use models::probe::Blind;
 use models::unet::Input;
 use nn::{Result, values};
@@ -34,7 +34,7 @@ impl SdxlEngine {
         let n_steps = state.run.steps.len();
         for idx in 0..n_steps {
             let clock = Clock::start();
-            self.step(&mut state, idx, trace).map_err(|error| failed(&error))?;
+            self.step(&mut state, idx, &mut *observer, trace)?;
             let (spent, operations) = clock.stop();
             timings.steps.push(spent);
             timings.operations.steps += operations;
@@ -47,9 +47,15 @@ impl SdxlEngine {
     }
 
     /// One step of every picture of the batch.
-    fn step(&self, state: &mut State<'_>, idx: usize, trace: &mut dyn Trace) -> Result<()> {
+    fn step(
+        &self,
+        state: &mut State<'_>,
+        idx: usize,
+        observer: &mut dyn Observer,
+        trace: &mut dyn Trace,
+    ) -> std::result::Result<(), Ended> {
         let step = state.run.steps[idx];
-        let outputs = self.outputs(state, idx, trace)?;
+        let outputs = self.outputs(state, idx, observer, trace)?;
         let noise = step.next.noise.map(|_| state.run.draw(trace)).transpose()?;
         let mut latents = Vec::with_capacity(outputs.len());
         let mut estimates = Vec::with_capacity(outputs.len());
@@ -73,12 +79,19 @@ impl SdxlEngine {
 
     /// What the UNet says of every picture of the batch, one after the other: a batch costs time, not memory. What to
     /// avoid and what to paint are one call.
-    fn outputs(&self, state: &State<'_>, idx: usize, trace: &mut dyn Trace) -> Result<Vec<Tensor>> {
+    fn outputs(
+        &self,
+        state: &State<'_>,
+        idx: usize,
+        observer: &mut dyn Observer,
+        trace: &mut dyn Trace,
+    ) -> std::result::Result<Vec<Tensor>, Ended> {
         let unet = self.unet.get()?;
         let (texts, step) = (state.texts, &state.run.steps[idx]);
         let mut calls = Calls { idx, samples: Vec::new(), outputs: Vec::new() };
         let mut guided = Vec::with_capacity(state.run.latents.len());
         for (picture, latent) in state.run.latents.iter().enumerate() {
+            Ended::unless_wanted(observer)?;
             let mut sample = (latent * step.input_scale)?;
             if texts.guidance_scale.is_some() {
                 sample = Tensor::cat(&[&sample, &sample], 0)?;

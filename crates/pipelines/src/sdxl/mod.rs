@@ -14,7 +14,7 @@ use crate::codec::Codec;
 use crate::folder::ModelIndex;
 use crate::precision::Role;
 use crate::residency::{Component, Residency, Resident};
-use crate::run::{Asked, Watch, clocked, placed};
+use crate::run::{Asked, Ended, Watch, clocked, placed};
 use crate::settings::Settings;
 use crate::tokenizer::ClipTokenizer;
 use crate::trace::{Trace, Untraced};
@@ -151,13 +151,14 @@ impl SdxlEngine {
         let frame = Frame { size: job.asked.size, strength: job.asked.strength };
         let canvas = Canvas::new(job.plan, frame, &self.settings, self.codec.factor() as u32);
         let texts = clocked((&mut timings.text, &mut timings.operations.text), || self.encode_texts(job, trace))?;
+        Ended::unless_wanted(observer)?;
         let prepared = clocked((&mut timings.vae_encode, &mut timings.operations.vae_encode), || {
             self.prepare(job, &canvas, trace)
         })?;
         let steps_run = prepared.steps.len() as u32;
-        let latents = self.denoise(prepared, &texts, Watch { timings, observer, trace })?;
+        let latents = self.denoise(prepared, &texts, Watch { timings, observer: &mut *observer, trace })?;
         let decoded = clocked((&mut timings.vae_decode, &mut timings.operations.vae_decode), || {
-            self.codec.decode(&latents, trace)
+            self.codec.decode(&latents, observer, trace)
         })?;
         Ok((canvas.finish(&decoded), steps_run))
     }

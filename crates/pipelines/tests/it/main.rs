@@ -1,6 +1,7 @@
 //! The engines against the reference's recorded runs (`parity/` in the repository's root).
 
 mod cache;
+mod cancel;
 mod conditioning;
 mod depth;
 mod formats;

@@ -5,7 +5,6 @@ use domain::catalogue::{Mode, Scheduler};
 use domain::quantity::Size;
 use engine::{Engine, Fit, Plan, Unobserved};
 use imaging::Picture;
-use std::ops::ControlFlow;
 
 pub(crate) fn plan(case: &Case) -> Plan {
     let number = |name: &str| case.argument(name).as_f64();
@@ -153,19 +152,4 @@ fn what_cannot_be_painted_is_refused_by_name() {
     refused(Plan { size: Some(Size::new(0, 5)), ..plan(&case) }, "width x height");
     refused(Plan { source: None, size: None, ..plan(&case) }, "size");
     refused(Plan { mode: Mode::Canny, ..plan(&case) }, "mode: got canny; allowed with sdxl-tiny: plain");
-}
-
-#[test]
-fn a_cancelled_run_ends_with_its_step() {
-    struct Impatient(u32);
-    impl engine::Observer for Impatient {
-        fn step(&mut self, report: engine::StepReport) -> ControlFlow<()> {
-            self.0 = report.step;
-            if report.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        }
-    }
-    let case = Case::open("sdxl_img2img");
-    let mut observer = Impatient(0);
-    assert!(matches!(case.sdxl().run(&plan(&case), &mut observer), Err(engine::EngineError::Cancelled)));
-    assert_eq!(observer.0, 2);
 }
