@@ -11,6 +11,7 @@ matrices in bfloat16, faster and nearly the same.
 """
 
 import argparse
+import functools
 import json
 import time
 from pathlib import Path
@@ -261,6 +262,7 @@ def coded(painter, picture):
 
 
 PHOTO_BUCKETS = ("photos-256x256", "photos-208x304", "photos-304x208")
+DRAWING_BUCKETS = ("drawings-128x128",)
 
 
 # The style probe -----------------------------------------------------------------------------------------------------
@@ -268,8 +270,8 @@ PHOTO_BUCKETS = ("photos-256x256", "photos-208x304", "photos-304x208")
 
 def style_agreement(painter, photographs, cache):
     """The share of repainted held-out photographs in which the probe sees the prompted style, and the probe's own."""
-    names = list(styles.WORDINGS)
-    probe = train_probe(names, PHOTO_BUCKETS, cache)
+    names = tuple(styles.WORDINGS)
+    probe = train_probe(painter, names, PHOTO_BUCKETS, cache)
     rng = np.random.default_rng(7)
     real = [
         (styles.apply(name, photograph, rng), name) for photograph in photographs for name in names for _ in range(3)
@@ -297,19 +299,22 @@ def agreement(probe, labelled):
     return round(float(np.mean([guess == name for guess, (_, name) in zip(guesses, labelled)])), 3)
 
 
+@functools.cache
 @torch.autocast("cpu", enabled=False)
-def train_probe(names, buckets, cache):
+def train_probe(painter, names, buckets, cache):
     """A small network over color and gradient statistics, trained on the training pictures of these styles.
 
-    In float32: autocast keeps its first copy of a weight, so that a network which is trained under it never changes.
+    On these and on what the autoencoder makes of every other one: the probe is to know a look by what can be painted of
+    it. In float32: autocast keeps its first copy of a weight, so that a network which is trained under it never changes.
     """
     inputs, labels = [], []
     for bucket in buckets:
         pictures = np.load(cache / f"pictures/{bucket}.npy", mmap_mode="r")
         for index, record in enumerate(json.loads((cache / f"pictures/{bucket}.json").read_text())):
             if record["style"] in names and (record["style"] != "photo" or index % 3 == 0):
-                inputs.append(statistics(pictures[index]))
-                labels.append(names.index(record["style"]))
+                seen = [pictures[index]] if index % 2 else [pictures[index], coded(painter, pictures[index])]
+                inputs += [statistics(picture) for picture in seen]
+                labels += [names.index(record["style"])] * len(seen)
     inputs, labels = torch.tensor(np.array(inputs), dtype=torch.float32), torch.tensor(labels)
     mean, deviation = inputs.mean(0), inputs.std(0) + 1e-4
     network = torch.nn.Sequential(
@@ -360,8 +365,8 @@ def statistics(picture):
 
 def drawing_figures(painter, cache):
     """Held-out drawings in another set's style, and training subjects from noise: style, and subject among twenty."""
-    names = list(sources.DRAWING_SETS)
-    probe = train_probe(names, ["drawings-128x128"], cache)
+    names = tuple(sources.DRAWING_SETS)
+    probe = train_probe(painter, names, DRAWING_BUCKETS, cache)
     held_out = drawings_by_subject(cache, "held-out-drawings")
     real = [(picture, style) for looks in held_out for style, (picture, _) in looks.items()]
     restyled, found, found_real = [], [], []
@@ -402,8 +407,8 @@ def look_figures(painter, drawings, cache):
 
     And photographic looks of held-out subjects from noise: the look.
     """
-    names = [name for name in styles.WORDINGS if name not in styles.OF_LIGHT]
-    probe, rng = train_probe(names, ["drawings-128x128"], cache), np.random.default_rng(11)
+    names = tuple(name for name in styles.WORDINGS if name not in styles.OF_LIGHT)
+    probe, rng = train_probe(painter, names, DRAWING_BUCKETS, cache), np.random.default_rng(11)
     filtered = {name: [styles.apply(name, drawing, rng, 0.5) for drawing in drawings] for name in names}
     real = [(picture, name) for name, pictures in filtered.items() for picture in pictures]
     restyled, found, found_real = [], [], []
@@ -415,7 +420,7 @@ def look_figures(painter, drawings, cache):
             right, others = filtered[name][index], neighbors(filtered[name], index)
             found.append(is_found(painted, right, others))
             found_real.append(is_found(drawing, right, others))
-    looks = list(styles.WORDINGS)
+    looks = tuple(styles.WORDINGS)
     blank = np.full((256, 256, 3), 255, np.uint8)
     created = [
         (painter(f"{styles.WORDINGS[name][0]} of {subject[0]}", blank, 1.0, seed=index), name)
@@ -433,7 +438,7 @@ def look_figures(painter, drawings, cache):
             "subject_found_among_20": round(float(np.mean(found)), 3),
             "subject_found_in_the_untouched_input": round(float(np.mean(found_real)), 3),
         },
-        "looks_from_noise": agreement(train_probe(looks, PHOTO_BUCKETS, cache), created),
+        "looks_from_noise": agreement(train_probe(painter, looks, PHOTO_BUCKETS, cache), created),
     }
 
 
@@ -487,7 +492,7 @@ def edge_figures(canny, painter, photographs, cache):
 
     For comparison those that the model without control keeps at the same strength, and those of another photograph.
     """
-    probe = train_probe(list(styles.WORDINGS), PHOTO_BUCKETS, cache)
+    probe = train_probe(painter, tuple(styles.WORDINGS), PHOTO_BUCKETS, cache)
     names = {wordings[0]: name for name, wordings in styles.WORDINGS.items()}
     figures = {}
     for strength in CANNY_STRENGTHS:
