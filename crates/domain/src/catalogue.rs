@@ -46,6 +46,8 @@ pub enum Mode {
 }
 
 impl Mode {
+    pub const ALL: [Self; 6] = [Self::Plain, Self::Redux, Self::Canny, Self::Depth, Self::Pulid, Self::Remix];
+
     /// As the catalogue's files spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -56,6 +58,10 @@ impl Mode {
             Self::Pulid => "pulid",
             Self::Remix => "remix",
         }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text)
     }
 }
 

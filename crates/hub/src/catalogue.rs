@@ -72,15 +72,9 @@ fn models(entry: &mut Entry) -> Result<Vec<ModelId>, HubError> {
 }
 
 fn mode(entry: &mut Entry) -> Result<Mode, HubError> {
-    match entry.text("mode")?.as_str() {
-        "plain" => Ok(Mode::Plain),
-        "redux" => Ok(Mode::Redux),
-        "canny" => Ok(Mode::Canny),
-        "depth" => Ok(Mode::Depth),
-        "pulid" => Ok(Mode::Pulid),
-        "remix" => Ok(Mode::Remix),
-        other => Err(entry.wrong("mode", format!("got {other}; allowed: plain, redux, canny, depth, pulid or remix"))),
-    }
+    let name = entry.text("mode")?;
+    let known = || Mode::ALL.map(Mode::as_str).join(", ");
+    Mode::parse(&name).ok_or_else(|| entry.wrong("mode", format!("got {name}; allowed: {}", known())))
 }
 
 fn size_rule(entry: &mut Entry) -> Result<SizeRule, HubError> {
@@ -227,7 +221,7 @@ mod tests {
         refused(
             "\"plain\"",
             "\"plane\"",
-            "own.toml, app 1 (ap-own): mode: got plane; allowed: plain, redux, canny, depth, pulid or remix",
+            "own.toml, app 1 (ap-own): mode: got plane; allowed: plain, redux, canny, depth, pulid, remix",
         );
         refused(
             "[\"flux-dev\"]",

@@ -1,7 +1,6 @@
 //! Which weights lie on this machine: an operator's folder, and what travels inside the program; and which models of
 //! others may be called from here.
 
-use crate::download::PULL_DIR;
 use crate::error::HubError;
 use crate::record::{RECORD_FILE, Record};
 use crate::registry::{ModelEntry, Provider, Registry};
@@ -16,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub const INDEX_FILE: &str = "model_index.json";
 /// The file of a model that is one component alone (a depth estimator), which has no index.
 const COMPONENT_FILE: &str = "config.json";
+/// What a file system of its own has in its root.
+const LOST_AND_FOUND: &str = "lost+found";
 /// What files of weights end in. What is in them is for engines to tell.
 const WEIGHT_EXTENSIONS: [&str; 2] = ["safetensors", "gguf"];
 /// The models that are always there, with their files.
@@ -84,8 +85,19 @@ impl Shelf {
     /// Also the models of a folder: a folder of model folders and of single files, each named by its model, or one
     /// model's own folder. A model in the folder goes before the embedded one of the same name. One that a pull has not
     /// completed is not there.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be read, is a model that is not complete or not known, names a model twice, or holds other
+    /// things and no model.
     pub fn open(dir: &Path, registry: &Registry) -> Result<Self, HubError> {
-        Ok(Self::open_usual(dir, registry)?.filled_by(" --weights DIR"))
+        let shelf = Self::open_usual(dir, registry)?;
+        let is_bare = shelf.models.values().all(|installed| matches!(installed, Installed::Embedded(_)));
+        // An empty folder is a place for weights to come; one with other things in it is more likely a mistake.
+        if is_bare && has_other_things(dir) {
+            return Err(HubError::NoModel(dir.to_owned()));
+        }
+        Ok(shelf.filled_by(" --weights DIR"))
     }
 
     /// The same, with what a pull has to be told to fill its folder.
@@ -94,39 +106,32 @@ impl Shelf {
         Self { pull_option, ..self }
     }
 
-    /// The same for the folder that a pull fills unless it is told of another.
+    /// The same for the folder that a pull fills unless it is told of another: nobody named it, so that other things in
+    /// it are no mistake.
     pub fn open_usual(dir: &Path, registry: &Registry) -> Result<Self, HubError> {
+        let named = named_after(dir, registry);
         let dir = fs::canonicalize(dir).map_err(|error| HubError::Unreadable(dir.to_owned(), error))?;
         let mut shelf = Self::embedded();
         if dir.join(INDEX_FILE).is_file() {
             if !is_complete(&dir) {
                 return Err(HubError::Incomplete(dir));
             }
-            let model = model_of_folder(&dir, registry)?;
+            let model = named.map_or_else(|| model_of_pipeline(&dir, registry), Ok)?;
             shelf.models.insert(model, Installed::Folder(dir));
             return Ok(shelf);
         }
-        let named = named_by(dir.file_name(), registry);
         if let Some(model) = named.filter(|_| has_loose_weights(&dir) && is_complete(&dir)) {
             shelf.models.insert(model, Installed::Folder(dir));
             return Ok(shelf);
         }
-        let (mut n_found, mut n_other) = (0, 0);
         let unreadable = |error| HubError::Unreadable(dir.clone(), error);
         for entry in fs::read_dir(&dir).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
-            match model_at(&path, registry) {
-                Some((id, installed)) => {
-                    shelf.add(id, installed)?;
-                    n_found += 1;
-                }
-                // Models that are not complete, and where pulls wait.
-                None if path.join(RECORD_FILE).exists() || path.ends_with(PULL_DIR) => {}
-                None => n_other += 1,
+            if let Some((id, installed)) = model_at(&path, registry) {
+                shelf.add(id, installed)?;
             }
         }
-        // An empty folder is a place for weights to come; one with other things in it is more likely a mistake.
-        if n_found == 0 && n_other > 0 { Err(HubError::NoModel(dir)) } else { Ok(shelf) }
+        Ok(shelf)
     }
 
     /// Also the models of these providers, whose keys somebody has.
@@ -239,10 +244,9 @@ impl Shelf {
 /// A model folder or file within a folder of them.
 fn model_at(path: &Path, registry: &Registry) -> Option<(ModelId, Installed)> {
     if is_weights(path) {
-        let id = ModelId::parse(path.file_stem()?.to_str()?)?;
-        return Some((id, Installed::File(path.to_owned())));
+        return Some((name_of(path)?, Installed::File(path.to_owned())));
     }
-    let id = ModelId::parse(path.file_name()?.to_str()?)?;
+    let id = name_of(path)?;
     let holds = holds_model(path, &id, registry) && is_complete(path);
     holds.then(|| (id, Installed::Folder(path.to_owned())))
 }
@@ -263,14 +267,35 @@ fn is_weights(path: &Path) -> bool {
     extension.is_some_and(|extension| WEIGHT_EXTENSIONS.contains(&extension)) && path.is_file()
 }
 
-/// The known model of this name.
-fn named_by(name: Option<&OsStr>, registry: &Registry) -> Option<ModelId> {
-    let id = name?.to_str().and_then(ModelId::parse)?;
-    registry.get(&id).is_some().then_some(id)
+/// Whether there is anything besides models on their way, and what every file system or desktop leaves behind.
+fn has_other_things(dir: &Path) -> bool {
+    let is_usual = |path: &Path| {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        name.starts_with('.') || name == LOST_AND_FOUND || path.join(RECORD_FILE).exists()
+    };
+    fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| !is_usual(&entry.path()))
+}
+
+/// The known model that a folder or a file is named by, as we call it or as its repository is called. A link's own name
+/// goes before that of what it leads to.
+pub fn named_after(path: &Path, registry: &Registry) -> Option<ModelId> {
+    let places = [std::path::absolute(path), fs::canonicalize(path)];
+    places.into_iter().flatten().find_map(|path| Some(registry.named(file_name(&path)?)?.id.clone()))
+}
+
+/// What a folder or a file would be called as a model.
+pub fn name_of(path: &Path) -> Option<ModelId> {
+    file_name(path).and_then(ModelId::parse)
+}
+
+/// Without the extension of a file.
+fn file_name(path: &Path) -> Option<&str> {
+    let name = if path.is_file() { path.file_stem() } else { path.file_name() };
+    name?.to_str()
 }
 
 /// Whether all is there that a pull said it would bring; a folder that no pull made speaks for itself.
-fn is_complete(dir: &Path) -> bool {
+pub fn is_complete(dir: &Path) -> bool {
     match Record::read(dir) {
         Ok(Some(record)) => record.is_whole(dir),
         Ok(None) => true,
@@ -278,18 +303,20 @@ fn is_complete(dir: &Path) -> bool {
     }
 }
 
-/// A folder named by a model is that model; any other is known by its pipeline.
-fn model_of_folder(dir: &Path, registry: &Registry) -> Result<ModelId, HubError> {
-    if let Some(id) = named_by(dir.file_name(), registry) {
-        return Ok(id);
-    }
+/// A folder that no model's name is on is known by its pipeline, where one model alone has that.
+fn model_of_pipeline(dir: &Path, registry: &Registry) -> Result<ModelId, HubError> {
     let path = dir.join(INDEX_FILE);
     let wrong = |problem: String| HubError::Index { path: path.clone(), problem };
     let bytes = fs::read(&path).map_err(|error| HubError::Unreadable(path.clone(), error))?;
     let index: ModelIndex = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-    match registry.of_pipeline(&index.class_name) {
-        Some(model) => Ok(model.id.clone()),
-        None => Err(wrong(format!("no app is served by a {}; name the folder by its model", index.class_name))),
+    let class_name = &index.class_name;
+    match registry.of_pipeline(class_name).as_slice() {
+        [model] => Ok(model.id.clone()),
+        [] => Err(wrong(format!("no app is served by a {class_name}; name the folder by its model"))),
+        several => {
+            let names: Vec<&str> = several.iter().map(|model| model.id.as_str()).collect();
+            Err(wrong(format!("a {class_name} may be {}; name the folder by its model", names.join(" or "))))
+        }
     }
 }
 
@@ -334,10 +361,32 @@ mod tests {
         check("flux-schnell", "FluxPipeline", "flux-schnell");
         check("FLUX.1-dev", "FluxPipeline", "flux-dev");
         check("tiny-xl", "StableDiffusionXLPipeline", "sdxl-base");
+        check("FLUX.1-Depth-dev", "FluxControlPipeline", "flux-depth");
+        let refused = |folder: &str, class_name: &str| {
+            let other = dir.path().join(folder);
+            model_folder(&other, class_name);
+            Shelf::open(&other, &registry::built_in()).unwrap_err().to_string()
+        };
+        let unknown = refused("other", "KandinskyPipeline");
+        assert!(unknown.contains("no app is served by a KandinskyPipeline"), "{unknown}");
+        let ambiguous = refused("control", "FluxControlPipeline");
+        assert!(ambiguous.contains("may be flux-canny or flux-depth; name the folder"), "{ambiguous}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_links_own_name_goes_before_that_of_its_target() {
+        let dir = tempfile::tempdir().unwrap();
+        let (canny, link) = (dir.path().join("flux-canny"), dir.path().join("flux-depth"));
+        model_folder(&canny, "FluxControlPipeline");
+        std::os::unix::fs::symlink(&canny, &link).unwrap();
+        let registry = registry::built_in();
+        assert_eq!(named_after(&link, &registry), Some(id("flux-depth")));
+        assert!(Shelf::open(&link, &registry).unwrap().find(&id("flux-depth")).is_some());
         let other = dir.path().join("other");
-        model_folder(&other, "KandinskyPipeline");
-        let error = Shelf::open(&other, &registry::built_in()).unwrap_err().to_string();
-        assert!(error.contains("KandinskyPipeline"), "{error}");
+        std::os::unix::fs::symlink(&canny, &other).unwrap();
+        assert_eq!(named_after(&other, &registry), Some(id("flux-canny")));
+        assert_eq!(named_after(&canny.join("."), &registry), Some(id("flux-canny")));
     }
 
     #[test]
@@ -383,10 +432,13 @@ mod tests {
     fn a_wrong_folder_is_an_error_and_an_empty_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Shelf::open(dir.path(), &registry::built_in()).is_ok());
-        fs::create_dir(dir.path().join(PULL_DIR)).unwrap();
+        for usual in [".pull", ".cache", LOST_AND_FOUND] {
+            fs::create_dir(dir.path().join(usual)).unwrap();
+        }
         assert!(Shelf::open(dir.path(), &registry::built_in()).is_ok(), "a pull has begun");
         fs::write(dir.path().join("notes.txt"), "hello").unwrap();
         assert!(matches!(Shelf::open(dir.path(), &registry::built_in()), Err(HubError::NoModel(_))));
+        assert!(Shelf::open_usual(dir.path(), &registry::built_in()).is_ok(), "nobody named it");
         let absent = dir.path().join("absent");
         assert!(matches!(Shelf::open(&absent, &registry::built_in()), Err(HubError::Unreadable(..))));
     }

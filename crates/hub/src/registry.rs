@@ -222,13 +222,19 @@ impl Registry {
         self.models.iter().find(|model| model.id == *id)
     }
 
-    /// The model whose pipeline this class name begins like; the longest match wins.
-    pub fn of_pipeline(&self, class_name: &str) -> Option<&ModelEntry> {
-        let matching = self.models.iter().filter_map(|model| {
-            let prefix = model.pipeline.as_deref()?;
-            class_name.starts_with(prefix).then_some((prefix.len(), model))
-        });
-        matching.max_by_key(|(length, _)| *length).map(|(_, model)| model)
+    /// The model of this id, or of the repository that has this name at any owner's.
+    pub fn named(&self, name: &str) -> Option<&ModelEntry> {
+        let repository = |model: &ModelEntry| model.repository.as_ref()?.rsplit('/').next().map(str::to_owned);
+        self.models.iter().find(|model| model.id.as_str() == name || repository(model).as_deref() == Some(name))
+    }
+
+    /// The models whose pipeline this class name begins like; the longest match wins.
+    pub fn of_pipeline(&self, class_name: &str) -> Vec<&ModelEntry> {
+        let length = |model: &ModelEntry| {
+            model.pipeline.as_deref().filter(|prefix| class_name.starts_with(prefix)).map(str::len)
+        };
+        let Some(longest) = self.models.iter().filter_map(length).max() else { return Vec::new() };
+        self.models.iter().filter(|model| length(model) == Some(longest)).collect()
     }
 }
 
@@ -239,16 +245,17 @@ mod tests {
     #[test]
     fn a_pipeline_is_known_by_the_longest_match() {
         let registry = built_in();
-        let check = |class_name: &str, expect: Option<&str>| {
-            let found = registry.of_pipeline(class_name).map(|model| model.id.as_str());
+        let check = |class_name: &str, expect: &[&str]| {
+            let found: Vec<&str> =
+                registry.of_pipeline(class_name).into_iter().map(|model| model.id.as_str()).collect();
             assert_eq!(found, expect, "{class_name}");
         };
-        check("FluxPipeline", Some("flux-dev"));
-        check("FluxImg2ImgPipeline", Some("flux-dev"));
-        check("FluxControlPipeline", Some("flux-canny"));
-        check("FluxPriorReduxPipeline", Some("flux-redux"));
-        check("StableDiffusionXLImg2ImgPipeline", Some("sdxl-base"));
-        check("StableDiffusionPipeline", None);
+        check("FluxPipeline", &["flux-dev"]);
+        check("FluxImg2ImgPipeline", &["flux-dev"]);
+        check("FluxControlPipeline", &["flux-canny", "flux-depth"]);
+        check("FluxPriorReduxPipeline", &["flux-redux"]);
+        check("StableDiffusionXLImg2ImgPipeline", &["sdxl-base"]);
+        check("StableDiffusionPipeline", &[]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) struct CatalogueArgs {
     #[arg(long, value_name = "FILE", env = "PENTIMENTO_CATALOGUE")]
     catalogue: Option<PathBuf>,
     #[command(flatten)]
-    remote: IdeogramArgs,
+    pub(crate) remote: IdeogramArgs,
 }
 
 /// The apps, and the weights and the keys that lie here for them.
@@ -31,11 +31,15 @@ pub(crate) struct Offer {
 }
 
 impl CatalogueArgs {
+    pub(crate) fn apps(&self) -> Result<Catalogue, Failure> {
+        match &self.catalogue {
+            None => Ok(hub::catalogue::built_in()),
+            Some(file) => hub::catalogue::with_file(file).map_err(|error| Failure::caused_by(&error)),
+        }
+    }
+
     pub(crate) fn offer(&self, data: &DataArg) -> Result<Offer, Failure> {
-        let catalogue = match &self.catalogue {
-            None => hub::catalogue::built_in(),
-            Some(file) => hub::catalogue::with_file(file).map_err(|error| Failure::caused_by(&error))?,
-        };
+        let catalogue = self.apps()?;
         let registry = hub::registry::built_in();
         let remote = self.remote.open()?;
         let shelf = self.weights.shelf(data, &registry)?.with_remote(&remote.providers(), &registry);

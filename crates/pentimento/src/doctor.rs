@@ -131,8 +131,10 @@ fn weights(args: &Args) -> Finding {
     let models: Vec<String> = offer.shelf.list().map(|(id, _)| id.to_string()).collect();
     let apps = offer.catalogue.apps();
     let engines = offer.engines();
-    if let Some((model, why)) = engines.survey().first() {
-        return Warning(format!("weights: {model} cannot be used: {why}"));
+    let unfit = engines.survey();
+    if !unfit.is_empty() {
+        let each = unfit.iter().map(|(model, why)| format!("{model} cannot be used: {why}"));
+        return Warning(format!("weights: {}", each.collect::<Vec<_>>().join("; ")));
     }
     let n_served = apps.iter().filter(|app| engines.usable(&app.models).is_ok()).count();
     let text = format!("weights: {}; {n_served} of {} apps can be served", models.join(", "), apps.len());

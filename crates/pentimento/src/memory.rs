@@ -95,9 +95,11 @@ pub(crate) fn total_bytes() -> Option<u64> {
     Some(system.total_memory().min(container)).filter(|bytes| *bytes > 0)
 }
 
-/// What could be had now.
+/// What could be had now, of the machine's memory or of what a container leaves of it.
 pub(crate) fn available_bytes() -> Option<u64> {
-    Some(system().available_memory()).filter(|bytes| *bytes > 0)
+    let system = system();
+    let container = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    Some(system.available_memory().min(container)).filter(|bytes| *bytes > 0)
 }
 
 fn system() -> System {

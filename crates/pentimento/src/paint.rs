@@ -1,11 +1,11 @@
 //! `pentimento paint`: one picture, without the queue; the same plan and the same engine as the server's.
 
+use crate::catalogue::CatalogueArgs;
 use crate::data_dir::DataArg;
 use crate::failure::Failure;
 use crate::memory::MemoryArgs;
-use crate::remote::IdeogramArgs;
 use crate::terminal::{self, Progress};
-use crate::weights::{self, Places, WeightsArg};
+use crate::weights::{self, Places};
 use domain::catalogue::{App, Catalogue, Scheduler};
 use domain::limits::SIDE_PX_MAX;
 use domain::quantity::Size;
@@ -16,6 +16,7 @@ use ingest::{FetchPolicy, Fetcher, IpRange};
 use pipelines::assembly::Lora;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long)]
     app: Option<String>,
     #[command(flatten)]
-    weights: WeightsArg,
+    catalogue: CatalogueArgs,
     #[command(flatten)]
     data: DataArg,
     /// A LoRA that changes the weights, and how strongly [default scale: 1]; may be repeated.
@@ -88,8 +89,6 @@ pub(crate) struct Args {
     allow_source: Vec<IpRange>,
     #[command(flatten)]
     memory: MemoryArgs,
-    #[command(flatten)]
-    remote: IdeogramArgs,
     /// Print the parameters that were used, the seed and the timings as JSON.
     #[arg(long)]
     json: bool,
@@ -102,21 +101,22 @@ enum FitArg {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let catalogue = hub::catalogue::built_in();
+    let catalogue = args.catalogue.apps()?;
     let app = app(args, &catalogue)?;
-    writable(&args.output)?;
+    output_paths(args).iter().try_for_each(|path| writable(path))?;
     let mut progress = Progress::begin("reading the picture".to_owned());
-    let source = read_picture(args, &args.image)?;
-    let control = args.control_image.as_deref().map(|image| read_picture(args, image)).transpose()?;
+    let source = read_picture(args, "the picture", &args.image)?;
+    let control = args.control_image.as_deref();
+    let control = control.map(|image| read_picture(args, "the control picture", image)).transpose()?;
     progress.now("loading the weights");
     let begin = Instant::now();
     let residency = args.memory.residency();
     let places = Places {
-        weights: &args.weights,
+        weights: &args.catalogue.weights,
         data: &args.data,
         loras: &args.lora,
         residency: Arc::clone(&residency),
-        remote: args.remote.open()?,
+        remote: args.catalogue.remote.open()?,
         allowed: &args.allow_source,
     };
     let mut engine = weights::engine_for(app, places)?;
@@ -171,63 +171,79 @@ fn plan(args: &Args, app: &App, pictures: Pictures) -> Plan {
 }
 
 /// A picture that the command line names by its file or its URL; scaled down as the server would, unless a size is named.
-fn read_picture(args: &Args, image: &str) -> Result<Picture, Failure> {
+/// `role` is what messages call it.
+fn read_picture(args: &Args, role: &str, image: &str) -> Result<Picture, Failure> {
     let is_url = ["http://", "https://", "data:"].iter().any(|scheme| image.to_ascii_lowercase().starts_with(scheme));
-    let bytes = if is_url { fetch(args, image)? } else { read_file(Path::new(image))? };
-    let picture =
-        imaging::decode(&bytes).map_err(|error| Failure::because(format!("the picture cannot be read: {error}")))?;
+    let bytes = if is_url { fetch(args, image) } else { read_file(Path::new(image)) };
+    let bytes = bytes.map_err(|problem| Failure::because(format!("{role}: {problem}")))?;
+    let unreadable = |error| Failure::because(format!("{role} cannot be read: {error}"));
+    let picture = imaging::decode(&bytes).map_err(unreadable)?;
     if args.width.is_some() {
         return Ok(picture);
     }
     let (found, picture) = (picture.size(), imaging::fit_within(&picture, SIDE_PX_MAX));
     if picture.size() != found {
         let size = picture.size();
-        terminal::remark(&format!(
-            "the picture is {found}; it is painted at {size}; --width and --height ask for more"
-        ));
+        terminal::remark(&format!("{role} is {found}; it is painted at {size}; --width and --height ask for more"));
     }
     Ok(picture)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |error: std::io::Error| Failure::because(format!("{}: {error}", path.display()));
-    let n_bytes = std::fs::metadata(path).map_err(failed)?.len();
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let n_bytes = fs::metadata(path).map_err(failed)?.len();
     let limit = domain::limits::SOURCE_BYTES_MAX as u64;
     if n_bytes > limit {
-        return Err(Failure::because(format!("{}: got {n_bytes} bytes; allowed: {limit}", path.display())));
+        return Err(format!("{}: got {n_bytes} bytes; allowed: {limit}", path.display()));
     }
-    std::fs::read(path).map_err(failed)
+    fs::read(path).map_err(failed)
 }
 
-fn fetch(args: &Args, url: &str) -> Result<Vec<u8>, Failure> {
+fn fetch(args: &Args, url: &str) -> Result<Vec<u8>, String> {
     let policy = FetchPolicy { allowed_sources: args.allow_source.clone(), ..FetchPolicy::default() };
-    let fetcher = Fetcher::new(policy).map_err(Failure::usage)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::because)?;
-    let fetched = runtime.block_on(fetcher.fetch(url));
-    fetched.map(|fetched| fetched.bytes.to_vec()).map_err(|error| Failure::because(format!("image: {error}")))
+    let fetcher = Fetcher::new(policy).map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let fetched = runtime.map_err(|error| error.to_string())?.block_on(fetcher.fetch(url));
+    fetched.map(|fetched| fetched.bytes.to_vec()).map_err(|error| error.to_string())
 }
 
 /// Fails before the work, not after it, where the result could not be written.
-fn writable(output: &Path) -> Result<(), Failure> {
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if folder.is_dir() { Ok(()) } else { Err(Failure::because(format!("{}: no such folder", folder.display()))) }
+fn writable(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Failure::because(format!("{}: no such folder", folder.display())));
+    }
+    // What is neither a file nor a folder (a pipe, a device) may not like to be opened twice.
+    let tried = match fs::metadata(path) {
+        Err(_) if path.is_symlink() => Ok(()),
+        Ok(found) if !found.is_file() && !found.is_dir() => Ok(()),
+        Ok(_) => OpenOptions::new().write(true).open(path).map(drop),
+        Err(_) => OpenOptions::new().write(true).create_new(true).open(path).and_then(|_| fs::remove_file(path)),
+    };
+    tried.map_err(|error| Failure::because(format!("{} cannot be written: {error}", path.display())))
+}
+
+/// One for each picture of the batch.
+fn output_paths(args: &Args) -> Vec<PathBuf> {
+    match args.batch {
+        1 => vec![args.output.clone()],
+        n => (1..=n).map(|number| numbered(&args.output, number)).collect(),
+    }
 }
 
 fn write_pictures(args: &Args, output: &Output) -> Result<Vec<PathBuf>, Failure> {
     let metadata = Metadata { software: SOFTWARE.to_owned(), model: output.model.to_string(), seed: Some(args.seed) };
     let format = format_of(&args.output).ok_or_else(|| Failure::usage("--output: no known extension"))?;
-    let mut paths = Vec::new();
-    for (idx, picture) in output.images.iter().enumerate() {
-        let path = if args.batch == 1 { args.output.clone() } else { numbered(&args.output, idx + 1) };
+    let paths = output_paths(args);
+    for (path, picture) in paths.iter().zip(&output.images) {
         let bytes = imaging::encode(picture, format, &metadata).map_err(Failure::because)?;
-        std::fs::write(&path, bytes).map_err(|error| Failure::because(format!("{}: {error}", path.display())))?;
-        paths.push(path);
+        fs::write(path, bytes).map_err(|error| Failure::because(format!("{}: {error}", path.display())))?;
     }
     Ok(paths)
 }
 
 /// `out.png`, 2: `out-2.png`.
-fn numbered(path: &Path, number: usize) -> PathBuf {
+fn numbered(path: &Path, number: u32) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let extension = path.extension().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{stem}-{number}.{extension}"))

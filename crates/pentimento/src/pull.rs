@@ -76,7 +76,7 @@ async fn pull(args: &Args, downloader: &Downloader, entries: &[&ModelEntry], wei
     if args.dry_run {
         return Ok(());
     }
-    ask(args, &wanted, weights)?;
+    ask(args, &wanted, weights).await?;
     for wanted in &wanted {
         fetch(downloader, wanted, weights).await?;
     }
@@ -157,7 +157,7 @@ fn show(wanted: &Wanted<'_>, places: &[Place]) -> Result<(), Failure> {
 }
 
 /// Once for all licences that somebody has to agree to and has not.
-fn ask(args: &Args, wanted: &[Wanted<'_>], weights: &Path) -> Result<(), Failure> {
+async fn ask(args: &Args, wanted: &[Wanted<'_>], weights: &Path) -> Result<(), Failure> {
     let needs_consent =
         |entry: &ModelEntry| entry.gated || entry.source.as_ref().is_some_and(|source| source.non_commercial);
     let mut licences: Vec<&str> = Vec::new();
@@ -172,7 +172,9 @@ fn ask(args: &Args, wanted: &[Wanted<'_>], weights: &Path) -> Result<(), Failure
         return Ok(());
     }
     let names = licences.join("; ");
-    if !args.accept_licence && !is_agreed(&names)? {
+    // Apart, since a thread that waits at the terminal hears no Ctrl-C.
+    let agreed = |names: String| tokio::task::spawn_blocking(move || is_agreed(&names));
+    if !args.accept_licence && !agreed(names.clone()).await.map_err(Failure::because)?? {
         return Err(Failure::because(format!("nothing was fetched, since these were not accepted: {names}")));
     }
     licences.iter().try_for_each(|name| licence::accept(weights, name).map_err(failed))

@@ -7,7 +7,8 @@ use crate::remote::{Remote, Sources};
 use domain::catalogue::App;
 use domain::id::ModelId;
 use engine::{Engine, EngineSource};
-use hub::installed::{INDEX_FILE, Shelf, has_loose_weights};
+use hub::error::HubError;
+use hub::installed::{self, INDEX_FILE, Shelf, has_loose_weights};
 use hub::registry::Registry;
 use ingest::IpRange;
 use pipelines::assembly::Lora;
@@ -74,20 +75,23 @@ pub(crate) fn engine_for(app: &App, places: Places<'_>) -> Result<Box<dyn Engine
             return Err(Failure::because(format!("{}: no such file or folder", path.display())));
         }
         Some(path) if !is_remote && (path.join(INDEX_FILE).is_file() || path.is_file()) => {
-            return from_path(path, &places);
+            return from_path(path, &places, &registry);
         }
         Some(path) if !is_remote && has_loose_weights(path) => match shelf()? {
             shelf if shelf.has_any(&app.models) => shelf,
             // Not named by the app's models, so rather the loose files of one model.
-            _ => return from_path(path, &places),
+            _ => return from_path(path, &places, &registry),
         },
         _ => shelf()?,
     };
     from_shelf(app, shelf, places, registry)
 }
 
-fn from_path(path: &Path, places: &Places<'_>) -> Result<Box<dyn Engine>, Failure> {
-    pipelines::load_weights(path, name_of(path), places.loras, &places.residency).map_err(Failure::because)
+fn from_path(path: &Path, places: &Places<'_>, registry: &Registry) -> Result<Box<dyn Engine>, Failure> {
+    if path.is_dir() && !installed::is_complete(path) {
+        return Err(Failure::caused_by(&HubError::Incomplete(path.to_owned())));
+    }
+    pipelines::load_weights(path, name_of(path, registry), places.loras, &places.residency).map_err(Failure::because)
 }
 
 fn from_shelf(app: &App, shelf: Shelf, places: Places<'_>, registry: Registry) -> Result<Box<dyn Engine>, Failure> {
@@ -111,10 +115,9 @@ pub(crate) fn lora(text: &str) -> Result<Lora, String> {
 }
 
 /// What the pictures of a folder or a file are signed with.
-fn name_of(path: &Path) -> ModelId {
-    let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let name = if canonical.is_file() { canonical.file_stem() } else { canonical.file_name() };
-    let name = name.and_then(|name| name.to_str()).and_then(ModelId::parse);
+fn name_of(path: &Path, registry: &Registry) -> ModelId {
+    let unknown = || path.canonicalize().ok().and_then(|path| installed::name_of(&path));
+    let name = installed::named_after(path, registry).or_else(unknown);
     name.unwrap_or_else(|| ModelId::parse("weights").expect("a valid id, this is a bug"))
 }
 

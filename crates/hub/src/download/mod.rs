@@ -23,7 +23,6 @@ pub use checksum::{Checksum, Sha256Hex};
 pub use endpoint::{Endpoint, Token};
 pub use error::PullError;
 pub use progress::{Event, Origin, Progress, Silent};
-pub(crate) use staging::PULL_DIR;
 pub use staging::{has_begun, remove};
 
 use crate::disk;

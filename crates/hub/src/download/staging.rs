@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Below the folder of weights; no model can have this name.
-pub(crate) const PULL_DIR: &str = ".pull";
+pub(super) const PULL_DIR: &str = ".pull";
 
 /// One model's waiting room, locked against other pulls of it.
 pub(super) struct Staging {

@@ -1,6 +1,6 @@
 //! What the commands print, where, and their exit codes.
 
-use crate::paint::copy;
+use crate::paint::{copy, input, paint, weights};
 use crate::process::{FLUX_DEV, Server, ask, command, run, token};
 use std::path::Path;
 use testkit::client::Client;
@@ -149,25 +149,26 @@ fn a_bench_of_random_numbers_needs_no_weights_and_refuses_what_does_not_fit() {
     }
 }
 
+const OWN_APP: &str = r#"
+    [[app]]
+    id = "ap-own"
+    slug = "own"
+    name = "Our Own"
+    models = ["pentimento-nano"]
+    mode = "plain"
+    sizes = ["96x64"]
+    prompt = "optional"
+    deployed = false
+    guidance_scale = 3.5
+    steps = 2
+    strength = 0.5
+"#;
+
 #[tokio::test]
 async fn an_operators_own_app_is_served() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("own.toml");
-    let entry = r#"
-        [[app]]
-        id = "ap-own"
-        slug = "own"
-        name = "Our Own"
-        models = ["pentimento-nano"]
-        mode = "plain"
-        sizes = ["96x64"]
-        prompt = "optional"
-        deployed = false
-        guidance_scale = 3.5
-        steps = 2
-        strength = 0.5
-    "#;
-    std::fs::write(&file, entry).unwrap();
+    std::fs::write(&file, OWN_APP).unwrap();
     let token = token(dir.path());
     let server = Server::start(dir.path(), &["--catalogue", file.to_str().unwrap(), "--allow-source", "127.0.0.0/8"]);
     let pictures = testkit::pictures::PictureServer::start().await;
@@ -179,6 +180,51 @@ async fn an_operators_own_app_is_served() {
     let url = reply.json()["output"]["result"][0].as_str().unwrap().to_owned();
     let picture = server.client(&token).get_url(&url).await;
     assert_eq!(testkit::pictures::png_size(&picture.body), domain::quantity::Size::new(96, 64));
+}
+
+#[test]
+fn a_picture_is_painted_by_an_operators_own_app_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("own.toml"), dir.path().join("out.png"));
+    std::fs::write(&file, OWN_APP).unwrap();
+    let names = ["paint", &input("in_64x64"), "", "--output", out.to_str().unwrap(), "--app", "own"];
+    let unknown = in_folder(dir.path(), &names);
+    assert_eq!(unknown.status.code(), Some(2));
+    let painted = in_folder(dir.path(), &[&names[..], &["--catalogue", file.to_str().unwrap()]].concat());
+    assert_eq!(painted.status.code(), Some(0), "{}", text(&painted.stderr));
+    assert!(out.is_file());
+}
+
+#[test]
+fn paint_names_the_file_that_is_at_fault_before_it_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.png");
+    let paint = |image: &str, options: &[&str]| {
+        let ended = run(&[&["paint", image, "a cat", "--output", out.to_str().unwrap()], options].concat());
+        assert_eq!(ended.status.code(), Some(1));
+        text(&ended.stderr)
+    };
+    std::fs::create_dir(dir.path().join("out-2.png")).unwrap();
+    let unwritable = paint("/nowhere.png", &["--batch", "2"]);
+    assert!(unwritable.contains("out-2.png cannot be written: "), "{unwritable}");
+    assert!(!dir.path().join("out-1.png").exists(), "a try leaves nothing behind");
+    assert!(paint("/nowhere.png", &[]).contains("the picture: /nowhere.png: "));
+    let control = paint(&input("in_64x64"), &["--control-image", "/nowhere.png"]);
+    assert!(control.contains("the control picture: /nowhere.png: "), "{control}");
+    let broken = dir.path().join("broken.png");
+    std::fs::write(&broken, "no picture").unwrap();
+    let control = paint(&input("in_64x64"), &["--control-image", broken.to_str().unwrap()]);
+    assert!(control.contains("the control picture cannot be read: "), "{control}");
+}
+
+#[test]
+fn a_pull_that_is_not_complete_is_not_painted_with() {
+    let weights = weights(&[("flux-dev-tiny", "flux-dev")]);
+    let folder = weights.path().join("flux-dev");
+    let record = r#"{"repository": "o/n", "revision": "main", "commit": "0", "complete": false, "files": []}"#;
+    std::fs::write(folder.join("pentimento-pull.json"), record).unwrap();
+    let said = paint(&folder, &input("in_64x64"), "a cat", &["--steps", "1"]).unwrap_err();
+    assert!(said.contains("flux-dev is not complete; pull the model again"), "{said}");
 }
 
 #[cfg(target_os = "linux")]
