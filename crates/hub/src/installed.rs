@@ -262,7 +262,8 @@ pub fn has_loose_weights(folder: &Path) -> bool {
     fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| is_weights(&entry.path()))
 }
 
-fn is_weights(path: &Path) -> bool {
+/// Whether a file's name says that it holds tensors.
+pub fn is_weights(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| WEIGHT_EXTENSIONS.contains(&extension)) && path.is_file()
 }

@@ -1,6 +1,6 @@
 //! What a pull wrote down about a model's folder: which files make it whole, and what they hash to.
 
-use crate::download::sha256_of;
+use crate::download::{is_safe, sha256_of};
 use crate::error::HubError;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -30,6 +30,9 @@ pub struct RecordedFile {
     /// What the hub calls the content: its SHA-256, or git's id of it.
     pub content: String,
     pub sha256: String,
+    /// It was there before the pull, which found it right: what the pull brought may be taken away, this not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_there: bool,
 }
 
 /// What is wrong with one file of a folder.
@@ -40,6 +43,8 @@ pub enum Damage {
     Size,
     /// It has another content.
     Hash,
+    /// It is there in its size and cannot be read: a disk's error, or another's permissions.
+    Unreadable,
 }
 
 impl Record {
@@ -79,7 +84,7 @@ impl Record {
     ) -> Result<usize, HubError> {
         let mut n_damaged = 0;
         for file in &self.files {
-            let damage = file.verify(dir)?;
+            let damage = file.verify(dir);
             n_damaged += usize::from(damage.is_some());
             tell(file, damage);
         }
@@ -88,6 +93,11 @@ impl Record {
             self.write(dir).map_err(|error| HubError::Unreadable(dir.join(RECORD_FILE), error))?;
         }
         Ok(n_damaged)
+    }
+
+    /// The files that pulls have put there, by paths that lead out of no folder.
+    pub(crate) fn brought(&self) -> impl Iterator<Item = &RecordedFile> {
+        self.files.iter().filter(|file| is_safe(&file.path) && !file.was_there)
     }
 
     pub fn bytes(&self) -> u64 {
@@ -106,13 +116,11 @@ impl RecordedFile {
     }
 
     /// Reads the file and hashes it.
-    pub fn verify(&self, dir: &Path) -> Result<Option<Damage>, HubError> {
-        if let Some(damage) = self.look(dir) {
-            return Ok(Some(damage));
-        }
-        let path = dir.join(&self.path);
-        let sha256 = sha256_of(&path).map_err(|error| HubError::Unreadable(path, error))?;
-        Ok((sha256 != self.sha256).then_some(Damage::Hash))
+    pub fn verify(&self, dir: &Path) -> Option<Damage> {
+        self.look(dir).or_else(|| match sha256_of(&dir.join(&self.path)) {
+            Ok(sha256) => (sha256 != self.sha256).then_some(Damage::Hash),
+            Err(_) => Some(Damage::Unreadable),
+        })
     }
 }
 
@@ -125,7 +133,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Record::read(dir.path()).unwrap(), None);
         let sha256 = "a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447".to_owned();
-        let file = RecordedFile { path: "vae/a".to_owned(), bytes: 12, content: sha256.clone(), sha256 };
+        let file =
+            RecordedFile { path: "vae/a".to_owned(), bytes: 12, content: sha256.clone(), sha256, was_there: false };
         let record = Record {
             repository: "o/n".to_owned(),
             revision: "main".to_owned(),
@@ -140,7 +149,7 @@ mod tests {
                 fs::create_dir_all(dir.path().join("vae")).unwrap();
                 fs::write(dir.path().join("vae/a"), content).unwrap();
             }
-            assert_eq!((file.look(dir.path()), file.verify(dir.path()).unwrap()), (look, verify), "{content:?}");
+            assert_eq!((file.look(dir.path()), file.verify(dir.path())), (look, verify), "{content:?}");
             assert_eq!(record.is_whole(dir.path()), look.is_none());
         };
         check(None, Some(Damage::Missing), Some(Damage::Missing));

@@ -1,5 +1,6 @@
 //! The weights that can serve an app, whether or not they are installed.
 
+use crate::download::Sha256Hex;
 use crate::entry::{Entry, entries};
 use crate::error::HubError;
 use crate::pattern::Pattern;
@@ -7,7 +8,6 @@ use domain::id::ModelId;
 
 const BUILT_IN: &str = include_str!("../data/models.toml");
 const BUILT_IN_FILES: &str = include_str!("../data/files.toml");
-const SHA256_DIGITS: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -185,10 +185,8 @@ fn known_file(entry: &mut Entry) -> Result<KnownFile, HubError> {
     let bytes = entry.whole_if_any("bytes")?;
     let bytes = bytes.map(|bytes| u64::try_from(bytes).map_err(|_| entry.wrong("bytes", "below zero"))).transpose()?;
     let sha256 = entry.text_if_any("sha256")?;
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if let Some(wrong) = sha256.as_ref().filter(|text| text.len() != SHA256_DIGITS || !text.bytes().all(is_digit)) {
-        let allowed = format!("{SHA256_DIGITS} hexadecimal digits in lower case");
-        return Err(entry.wrong("sha256", format!("got {wrong}; allowed: {allowed}")));
+    if let Some(wrong) = sha256.as_ref().filter(|text| Sha256Hex::parse(text).is_none()) {
+        return Err(entry.wrong("sha256", format!("got {wrong}; allowed: 64 hexadecimal digits in lower case")));
     }
     if bytes.is_none() && sha256.is_none() {
         return Err(entry.wrong("bytes, sha256", "missing; allowed: at least one of them"));

@@ -14,7 +14,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::time::timeout;
-use transport::{Tls, TransportError};
+use transport::{Destination, Tls, TransportError};
 
 /// Fetches pictures by a policy. Cheap to share, no state between fetches.
 pub struct Fetcher {
@@ -78,15 +78,10 @@ impl Fetcher {
 
     async fn ask(&self, target: &Target) -> Result<Answer, FetchError> {
         let addresses = self.addresses(target).await?;
-        let limit = self.policy.connect_time_max;
-        let connecting = timeout(limit, transport::open(&addresses, target.port()));
+        let host = if target.is_https() { Some(target.host()?) } else { None };
+        let to = Destination { addresses: &addresses, port: target.port(), encrypted_for: host.as_deref() };
+        let connecting = timeout(self.policy.connect_time_max, self.tls.connect(to));
         let stream = connecting.await.unwrap_or(Err(TransportError::Connect))?;
-        if !target.is_https() {
-            return http1::get(stream, target, self.policy.bytes_max, self.memory.share()).await;
-        }
-        let host = target.host()?;
-        let encrypting = timeout(limit, self.tls.encrypt(&host, stream));
-        let stream = encrypting.await.unwrap_or(Err(TransportError::Connect))?;
         http1::get(stream, target, self.policy.bytes_max, self.memory.share()).await
     }
 

@@ -31,6 +31,8 @@ pub enum Inputs {
 
 /// Names of missing tensors that are gathered before the walk is given up; no model has so many.
 const MISSING_MAX: usize = 20_000;
+/// Values that stand in for a tensor that does not fit; the largest of any model has half of it.
+const STAND_IN_VALUES_MAX: usize = 1 << 28;
 
 struct Shared {
     component: String,
@@ -217,7 +219,9 @@ impl Weights {
 
     /// What does not fit is walked on only to tell all of it, and not without end: a configuration may ask for anything.
     fn zeros_of_a_misfit(&self, shape: &[usize]) -> Result<Tensor> {
-        if self.account().missing.len() > MISSING_MAX { Err(self.misfit()) } else { zeros(shape) }
+        let n_values = shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
+        let is_absurd = n_values.is_none_or(|n_values| n_values > STAND_IN_VALUES_MAX);
+        if is_absurd || self.account().missing.len() > MISSING_MAX { Err(self.misfit()) } else { zeros(shape) }
     }
 
     /// Ends the walk of a component: everything must have fitted, and nothing may be left over.
@@ -348,6 +352,15 @@ mod tests {
         let error = (0..).find_map(|layer| weights.at(layer).tensor("weight", &[1]).err()).unwrap();
         let Error::DoNotFit { missing, unused, .. } = error else { panic!("{error}") };
         assert_eq!((missing.len(), unused), (MISSING_MAX + 1, vec!["a.weight".to_owned()]));
+    }
+
+    #[test]
+    fn what_a_configuration_asks_for_in_vain_is_not_set_aside() {
+        for shape in [&[usize::MAX, 2][..], &[1 << 20, 1 << 20]] {
+            let weights = weights(&[("a.weight", &[1.0, 2.0])]);
+            let message = weights.at("a").tensor("weight", shape).unwrap_err().to_string();
+            assert!(message.contains("a.weight ([2] instead of"), "{message}");
+        }
     }
 
     #[test]

@@ -206,13 +206,14 @@ fn verify(weights: &Path, model: &ModelId) -> Result<(), Failure> {
     let mut told = Ok(());
     let n_damaged = record.verify(&dir, |file, damage| {
         let state = match damage {
-            None => "ok       ",
-            Some(Damage::Missing) => "missing  ",
-            Some(Damage::Size) => "size     ",
-            Some(Damage::Hash) => "content  ",
+            None => "ok",
+            Some(Damage::Missing) => "missing",
+            Some(Damage::Size) => "size",
+            Some(Damage::Hash) => "content",
+            Some(Damage::Unreadable) => "unreadable",
         };
         if told.is_ok() {
-            told = terminal::say(&format!("{state}{}", file.path));
+            told = terminal::say(&format!("{state:<11}{}", file.path));
         }
     });
     told?;

@@ -1,7 +1,6 @@
 //! How long to wait before asking again.
 
-use http::{HeaderMap, header};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Pauses between the tries of one call.
 #[derive(Clone, Copy, Debug)]
@@ -37,16 +36,6 @@ impl Backoff {
     }
 }
 
-/// What `Retry-After` asks for: seconds, or a date.
-pub(crate) fn asked_pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
-}
-
 /// 0 to 1. A machine without random numbers waits like all others of its kind, which is no reason to fail.
 fn chance() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX)
@@ -75,20 +64,5 @@ mod tests {
         assert!((0.5..=1.0).contains(&pause(0)));
         assert!((7.0 - pause(7)).abs() < 1e-9);
         assert!((60.0 - pause(86_400)).abs() < 1e-9);
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let asked = |text: &'static str| {
-            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, http::HeaderValue::from_static(text))]);
-            asked_pause(&headers, now).map(|pause| pause.as_secs())
-        };
-        assert_eq!(asked("120"), Some(120));
-        assert_eq!(asked("Sun, 06 Nov 1994 08:50:00 GMT"), Some(23));
-        assert_eq!(asked("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0), "it is over");
-        assert_eq!(asked("soon"), None);
-        assert_eq!(asked("-1"), None);
-        assert_eq!(asked_pause(&HeaderMap::new(), now), None);
     }
 }

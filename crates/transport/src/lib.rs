@@ -6,9 +6,11 @@
 pub mod connect;
 pub mod error;
 pub mod exchange;
+pub mod pause;
 pub mod upload;
 
-pub use connect::{Stream, Tls, open};
+pub use connect::{Destination, Stream, Tls};
 pub use error::TransportError;
 pub use exchange::{Answer, Body, exchange};
+pub use pause::retry_after;
 pub use upload::{HasLeft, Upload};

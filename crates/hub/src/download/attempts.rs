@@ -2,8 +2,9 @@
 
 use super::Patience;
 use super::error::{PullError, is_passing};
-use super::http::{Answer, retry_after};
+use super::http::Answer;
 use std::time::Duration;
+use transport::retry_after;
 
 /// What one attempt came to.
 pub(super) struct Attempt<T> {

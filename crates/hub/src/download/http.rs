@@ -6,16 +6,16 @@ use super::error::PullError;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::Empty;
-use std::io;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use std::time::Instant;
 use tokio::time::timeout;
-use transport::{Tls, TransportError};
+use transport::{Destination, Stream, Tls, TransportError};
 use url::Url;
 
 /// A hub sends a download to its network of copies, and that at times to another.
 const REDIRECTS_MAX: usize = 5;
+/// Of a URL that is redirected to; signed ones have a tenth of it.
+const URL_BYTES_MAX: usize = 16 << 10;
 
 /// Asks one hub.
 pub(super) struct Client {
@@ -80,17 +80,18 @@ impl Client {
             TransportError::BadAnswer | TransportError::TooManyBytes(_) => PullError::Broken { host: host.clone() },
         };
         let late = |_| PullError::TimedOut { host: host.clone() };
-        let begin = Instant::now();
-        let connecting = timeout(self.patience.connect, connect(url));
-        let stream = connecting.await.map_err(late)?.map_err(|_| failed(TransportError::Connect))?;
-        let answer = if url.scheme() == "https" {
-            let left = self.patience.connect.saturating_sub(begin.elapsed());
-            let stream = timeout(left, self.tls.encrypt(name_of(url), stream)).await.map_err(late)?.map_err(failed)?;
-            timeout(self.patience.answer, transport::exchange(stream, request)).await
-        } else {
-            timeout(self.patience.answer, transport::exchange(stream, request)).await
-        };
+        let connecting = timeout(self.patience.connect, self.connect(url));
+        let stream = connecting.await.map_err(late)?.map_err(failed)?;
+        let answer = timeout(self.patience.answer, transport::exchange(stream, request)).await;
         answer.map_err(late)?.map_err(failed)
+    }
+
+    async fn connect(&self, url: &Url) -> Result<Box<dyn Stream>, TransportError> {
+        let (name, port) = (name_of(url), url.port_or_known_default().unwrap_or_default());
+        let found = tokio::net::lookup_host((name, port)).await.map_err(|_| TransportError::Connect)?;
+        let addresses: Vec<IpAddr> = found.map(|socket| socket.ip()).collect();
+        let encrypted_for = (url.scheme() == "https").then_some(name);
+        self.tls.connect(Destination { addresses: &addresses, port, encrypted_for }).await
     }
 }
 
@@ -144,16 +145,6 @@ impl Body {
     }
 }
 
-/// How long an answer asks to be left alone: seconds, or a date.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(std::time::SystemTime::now()).unwrap_or_default())
-}
-
 fn request(url: &Url, token: Option<&Token>, extra: &[(HeaderName, HeaderValue)]) -> Request<Empty<Bytes>> {
     let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let mut request = Request::get(path)
@@ -180,6 +171,7 @@ fn followed(url: &Url, headers: &HeaderMap) -> Result<Url, PullError> {
     let next = location.and_then(|location| url.join(location).ok()).ok_or_else(|| wrong("to what is no URL"))?;
     match (url.scheme(), next.scheme()) {
         ("https", "http") => Err(wrong("from https to http")),
+        (_, "http" | "https") if next.as_str().len() > URL_BYTES_MAX => Err(wrong("to a URL that is too long")),
         (_, "http" | "https") if next.has_host() => Ok(next),
         _ => Err(wrong("to what is no web address")),
     }
@@ -188,13 +180,6 @@ fn followed(url: &Url, headers: &HeaderMap) -> Result<Url, PullError> {
 /// Brackets are a URL's way to write an address, not the resolver's.
 fn name_of(url: &Url) -> &str {
     url.host_str().unwrap_or_default().trim_matches(['[', ']'])
-}
-
-async fn connect(url: &Url) -> io::Result<TcpStream> {
-    let port = url.port_or_known_default().unwrap_or_default();
-    let found = tokio::net::lookup_host((name_of(url), port)).await?;
-    let addresses: Vec<IpAddr> = found.map(|socket| socket.ip()).collect();
-    transport::open(&addresses, port).await.map_err(|_| io::ErrorKind::NotConnected.into())
 }
 
 #[cfg(test)]
@@ -219,15 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_seconds_or_a_date() {
-        let asked = |text: &str| {
-            let value = HeaderValue::from_str(text).unwrap();
-            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, value)]))
-        };
-        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
-        assert_eq!(asked("soon"), None);
-        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        let later = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(100));
-        assert!(asked(&later).is_some_and(|wait| (95..=100).contains(&wait.as_secs())));
+    fn a_url_that_fits_no_request_is_not_followed() {
+        follows("https://a.test/x", &format!("/{}", "y".repeat(70_000)), None);
     }
 }

@@ -132,7 +132,7 @@ pub(super) fn refusal(client: &Client, repository: &str, what: &str, answer: &An
 }
 
 /// A path that leads nowhere but into its folder, on every system.
-pub(super) fn is_safe(path: &str) -> bool {
+pub(crate) fn is_safe(path: &str) -> bool {
     let is_reserved = |c: char| c.is_control() || matches!(c, '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
     let is_name = |part: &str| {
         !part.is_empty() && part.len() <= NAME_BYTES_MAX && part != "." && part != ".." && !part.ends_with(['.', ' '])

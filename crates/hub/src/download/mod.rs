@@ -22,6 +22,7 @@ pub(crate) use checksum::sha256_of;
 pub use checksum::{Checksum, Sha256Hex};
 pub use endpoint::{Endpoint, Token};
 pub use error::PullError;
+pub(crate) use listing::is_safe;
 pub use progress::{Event, Origin, Progress, Silent};
 pub use staging::{has_begun, remove};
 
@@ -183,7 +184,7 @@ impl Downloader {
         if target.is_complete() {
             return Ok(false);
         }
-        staging.check_space(self.bytes_needed(plan, weights))?;
+        staging.check_space(&target, self.bytes_needed(plan, weights))?;
         let mut order: Vec<usize> = (0..plan.files.len()).collect();
         order.sort_by_key(|idx| (plan.files[*idx].bytes > SMALL_BYTES_MAX, Reverse(plan.files[*idx].bytes)));
         let fetches = order.into_iter().map(|file| {

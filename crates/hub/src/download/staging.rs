@@ -2,7 +2,6 @@
 
 use super::checksum::Sha256Hex;
 use super::error::PullError;
-use super::listing::is_safe;
 use super::part::Part;
 use super::transfer::Fetched;
 use super::{DISK_RESERVE_BYTES, PARALLEL_MAX, Plan, PlannedFile};
@@ -64,14 +63,19 @@ impl Staging {
         Ok(Self { weights: weights.to_owned(), dir, _lock: lock, writers })
     }
 
-    pub(super) fn check_space(&self, bytes: u64) -> Result<(), PullError> {
+    /// Of the disk where files wait, and of the one where they go, if that is another.
+    pub(super) fn check_space(&self, target: &Target, bytes: u64) -> Result<(), PullError> {
         let needed = bytes + DISK_RESERVE_BYTES;
-        match disk::free_bytes(&self.weights) {
-            Some(free) if bytes > 0 && free < needed => {
-                Err(PullError::NoSpace { dir: self.weights.clone(), needed, free })
+        let is_elsewhere = target.dir.exists() && !disk::is_one_file_system(&self.weights, &target.dir);
+        for dir in [Some(&self.weights), is_elsewhere.then_some(&target.dir)].into_iter().flatten() {
+            match disk::free_bytes(dir) {
+                Some(free) if bytes > 0 && free < needed => {
+                    return Err(PullError::NoSpace { dir: dir.clone(), needed, free });
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Where a verified file waits.
@@ -99,7 +103,7 @@ impl Staging {
     pub(super) fn install(&self, plan: &Plan, target: &Target, fetched: &[Fetched]) -> Result<(), PullError> {
         let dir = &target.dir;
         fs::create_dir_all(dir).map_err(PullError::file(dir))?;
-        let mut record = record(plan, fetched);
+        let mut record = record(plan, target, fetched);
         record.write(dir).map_err(PullError::file(dir))?;
         for fetched in fetched.iter().filter(|fetched| !fetched.is_in_place) {
             let file = &plan.files[fetched.file];
@@ -107,7 +111,7 @@ impl Staging {
             if let Some(parent) = place.parent() {
                 fs::create_dir_all(parent).map_err(PullError::file(parent))?;
             }
-            fs::rename(self.whole(file), &place).map_err(PullError::file(&place))?;
+            put(&self.whole(file), &place).map_err(PullError::file(&place))?;
         }
         for path in target.superfluous(plan) {
             match fs::remove_file(&path) {
@@ -204,11 +208,20 @@ impl Target {
         is_same.then(|| Sha256Hex::parse(&recorded.sha256)).flatten()
     }
 
+    /// Whether a file that lies in its place was there before any pull.
+    fn was_there(&self, path: &str) -> bool {
+        match &self.state {
+            State::Absent => false,
+            State::Foreign => true,
+            State::Ours(record) => record.files.iter().any(|file| file.path == path && file.was_there),
+        }
+    }
+
     /// What an earlier pull brought and this plan has no use for.
     fn superfluous(&self, plan: &Plan) -> Vec<PathBuf> {
         let State::Ours(record) = &self.state else { return Vec::new() };
         let is_planned = |path: &str| plan.files.iter().any(|file| file.path == path);
-        let old = record.files.iter().filter(|file| is_safe(&file.path) && !is_planned(&file.path));
+        let old = record.brought().filter(|file| !is_planned(&file.path));
         old.map(|file| self.dir.join(&file.path)).collect()
     }
 }
@@ -239,13 +252,14 @@ pub fn remove(weights: &Path, model: &ModelId) -> Result<u64, PullError> {
     }
     let mut n_bytes = 0;
     if waiting.is_dir() {
+        n_bytes += bytes_below(&waiting);
         fs::remove_dir_all(&waiting).map_err(PullError::file(&waiting))?;
     }
     if let Some(mut record) = record {
         // From here on nobody takes the model for whole.
         record.complete = false;
         record.write(&dir).map_err(PullError::file(&dir))?;
-        for file in record.files.iter().filter(|file| is_safe(&file.path)) {
+        for file in record.brought() {
             let path = dir.join(&file.path);
             match fs::remove_file(&path) {
                 Ok(()) => n_bytes += file.bytes,
@@ -262,6 +276,31 @@ pub fn remove(weights: &Path, model: &ModelId) -> Result<u64, PullError> {
     Ok(n_bytes)
 }
 
+/// Gives a file its place; on another disk by a copy, which has the place's name only when it is whole.
+fn put(from: &Path, place: &Path) -> io::Result<()> {
+    match fs::rename(from, place) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+        done => return done,
+    }
+    let mut name = place.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let copy = place.with_file_name(name);
+    let copied = fs::copy(from, &copy).and_then(|_| File::open(&copy)?.sync_all());
+    copied.and_then(|()| fs::rename(&copy, place)).inspect_err(|_| _ = fs::remove_file(&copy))?;
+    fs::remove_file(from)
+}
+
+/// What the files in a folder and in those below it take.
+fn bytes_below(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
 fn dir_of(model: &ModelId, weights: &Path) -> PathBuf {
     weights.join(PULL_DIR).join(format!("{model}.pull"))
 }
@@ -274,14 +313,17 @@ fn part_path(dir: &Path, file: &PlannedFile) -> PathBuf {
     dir.join("parts").join(&file.path)
 }
 
-fn record(plan: &Plan, fetched: &[Fetched]) -> Record {
-    let sha256 =
-        |idx: usize| fetched.iter().find(|fetched| fetched.file == idx).map(|fetched| fetched.sha256.to_string());
-    let file = |(idx, file): (usize, &PlannedFile)| RecordedFile {
-        path: file.path.clone(),
-        bytes: file.bytes,
-        content: file.checksum.as_str().to_owned(),
-        sha256: sha256(idx).expect("every planned file was fetched, this is a bug"),
+fn record(plan: &Plan, target: &Target, fetched: &[Fetched]) -> Record {
+    let file = |(idx, file): (usize, &PlannedFile)| {
+        let fetched = fetched.iter().find(|fetched| fetched.file == idx);
+        let fetched = fetched.expect("every planned file was fetched, this is a bug");
+        RecordedFile {
+            path: file.path.clone(),
+            bytes: file.bytes,
+            content: file.checksum.as_str().to_owned(),
+            sha256: fetched.sha256.to_string(),
+            was_there: fetched.is_in_place && target.was_there(&file.path),
+        }
     };
     Record {
         repository: plan.repository.clone(),

@@ -109,6 +109,10 @@ async fn a_folder_that_somebody_else_made_is_completed_or_left_alone() {
     let log = rig.pull().await.unwrap();
     assert_eq!((log.n_from(Origin::Kept), rig.hub.n_sent(LARGE)), (1, 0));
     rig.assert_installed();
+    fs::remove_file(rig.folder().join(SMALL)).unwrap();
+    rig.pull().await.unwrap();
+    hub::download::remove(&rig.weights(), &model()).unwrap();
+    assert_eq!(files_below(&rig.folder()), [LARGE], "no pull brought it");
 
     let rig = Rig::start().await;
     fs::create_dir_all(rig.folder()).unwrap();
@@ -203,6 +207,23 @@ async fn what_a_pull_brought_can_be_taken_away_and_nothing_else() {
     fs::remove_file(rig.folder().join("notes.txt")).unwrap();
     rig.hub.fault(LARGE, [Fault::Status(410, "")]);
     assert!(rig.pull().await.is_err() && hub::download::has_begun(&rig.weights(), &model()));
-    hub::download::remove(&rig.weights(), &model()).unwrap();
+    assert!(hub::download::remove(&rig.weights(), &model()).unwrap() > 0, "the small file had arrived");
     assert!(!hub::download::has_begun(&rig.weights(), &model()));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_models_folder_may_lie_on_another_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let rig = Rig::start().await;
+    let device = |path: &std::path::Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    fs::create_dir_all(rig.weights()).unwrap();
+    if device(elsewhere.path()) == device(&rig.weights()) {
+        return;
+    }
+    std::os::unix::fs::symlink(elsewhere.path(), rig.folder()).unwrap();
+    rig.pull().await.unwrap();
+    rig.assert_installed();
+    assert!(files_below(elsewhere.path()).iter().all(|file| !file.contains(".new")));
 }

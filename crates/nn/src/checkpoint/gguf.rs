@@ -16,6 +16,8 @@ const FIELDS_MAX: u64 = 1 << 16;
 /// Of all lists together: a vocabulary with its scores and kinds has a tenth of it.
 const LIST_VALUES_MAX: usize = 1 << 22;
 const LIST_DEPTH_MAX: usize = 2;
+/// Of all names and texts together: a tokenizer's own file, which some put into one text, has a tenth of it.
+const TEXT_BYTES_MAX: usize = 1 << 28;
 /// Where the data begin, unless the file says otherwise.
 const ALIGNMENT: u64 = 32;
 const ALIGNMENT_MAX: u64 = 1 << 16;
@@ -40,7 +42,7 @@ type Result<T> = std::result::Result<T, String>;
 
 /// Reads the header of a file that begins with [`MAGIC`].
 pub(super) fn read(bytes: &[u8]) -> Result<Header> {
-    let mut reader = Reader { rest: bytes, n_list_values: 0 };
+    let mut reader = Reader { rest: bytes, n_list_values: 0, n_text_bytes: 0 };
     reader.take(MAGIC.len())?;
     let version = reader.u32()?;
     if !(2..=3).contains(&version) {
@@ -83,6 +85,7 @@ fn bounded(what: &str, n: u64, max: u64) -> Result<u64> {
 struct Reader<'a> {
     rest: &'a [u8],
     n_list_values: usize,
+    n_text_bytes: usize,
 }
 
 struct TensorInfo {
@@ -114,6 +117,10 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Result<String> {
         let length = usize::try_from(self.u64()?).map_err(|error| error.to_string())?;
         let bytes = self.take(length)?;
+        self.n_text_bytes = self.n_text_bytes.saturating_add(length);
+        if self.n_text_bytes > TEXT_BYTES_MAX {
+            return Err(format!("texts of more than {TEXT_BYTES_MAX} bytes"));
+        }
         // Names of tensors are ASCII; a vocabulary may hold halves of characters.
         Ok(String::from_utf8_lossy(bytes).into_owned())
     }

@@ -9,6 +9,7 @@ mod vocabulary;
 
 pub use lora::{Lora, with_loras};
 
+use hub::installed::{has_loose_weights, is_weights};
 use models::layout::{self, Content, Part, Renamed, Shapes};
 use nn::assembly::{Assembly, Piece};
 use nn::checkpoint::Checkpoint;
@@ -48,7 +49,7 @@ struct Found {
 /// Opens a folder or a file. Weights in a component's own folder go before loose ones.
 pub fn open(path: &Path) -> Result<Opened> {
     let folder = ModelFiles::Folder(path.to_owned());
-    let has_folder = |part: Part| has_weights(&path.join(part.component()));
+    let has_folder = |part: Part| has_loose_weights(&path.join(part.component()));
     let index = index_of(&folder)?;
     let wanted = |part: Part| match &index {
         Some(index) => names_component(index, part) && !has_folder(part),
@@ -79,10 +80,10 @@ pub fn open(path: &Path) -> Result<Opened> {
         return Ok(Opened::Loras(loras));
     }
     let is_there = |part: Part| found.contains_key(&part) || has_folder(part);
-    let family = family(is_there).ok_or_else(|| incomplete(&folder, Family::Flux, &found))?;
+    let family = family(is_there).ok_or_else(|| incomplete(&folder, Family::Flux, is_there))?;
     let is_needed = |part: &Part| family.parts().contains(part);
     if !family.parts().iter().all(|part| is_there(*part)) {
-        return Err(incomplete(&folder, family, &found));
+        return Err(incomplete(&folder, family, is_there));
     }
     if let Some((part, found)) = found.iter().find(|(part, _)| !is_needed(part)) {
         let reason = format!("{}, which the model beside it does not take", part.described());
@@ -124,8 +125,8 @@ fn family(is_there: impl Fn(Part) -> bool) -> Option<Family> {
 }
 
 /// Names every part that is missing, so that one look tells what to put beside the rest.
-fn incomplete(folder: &ModelFiles, family: Family, found: &BTreeMap<Part, Found>) -> Error {
-    let missing = family.parts().iter().filter(|part| !found.contains_key(part));
+fn incomplete(folder: &ModelFiles, family: Family, is_there: impl Fn(Part) -> bool) -> Error {
+    let missing = family.parts().iter().filter(|part| !is_there(**part));
     let missing: Vec<&str> = missing.map(|part| part.described()).collect();
     let reason = format!("not a whole model; put with it, in one folder: {}", missing.join("; "));
     Error::Malformed { path: folder.display("").trim_end_matches('/').to_owned(), reason }
@@ -152,7 +153,7 @@ fn loose_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if is_tensors(&path) {
+        if is_weights(&path) {
             files.push(path);
         }
     }
@@ -162,16 +163,6 @@ fn loose_files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn is_tensors(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| ["safetensors", "gguf"].contains(&extension)) && path.is_file()
-}
-
-fn has_weights(folder: &Path) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    entries.flatten().any(|entry| is_tensors(&entry.path()))
 }
 
 fn index_of(folder: &ModelFiles) -> Result<Option<Value>> {

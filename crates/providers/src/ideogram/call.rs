@@ -8,14 +8,13 @@
 use super::answer::{self, Painted};
 use super::config::IdeogramConfig;
 use super::form::Form;
-use crate::backoff::asked_pause;
 use engine::EngineError;
 use http::{Request, StatusCode, header};
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::time::{sleep, timeout};
-use transport::{Answer, HasLeft, Stream, Tls, TransportError, Upload, exchange};
+use transport::{Answer, Destination, HasLeft, Stream, Tls, TransportError, Upload, exchange, retry_after};
 use url::Host;
 
 const ENDPOINT: &str = "/v1/ideogram-v3/remix";
@@ -89,6 +88,11 @@ impl Caller<'_> {
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, Setback> {
+        let connecting = timeout(self.config.connect_time_max, self.connect_without_limit());
+        connecting.await.unwrap_or_else(|_| Err(again(&TransportError::Connect.to_string())))
+    }
+
+    async fn connect_without_limit(&self) -> Result<Box<dyn Stream>, Setback> {
         let base = &self.config.base_url;
         let (host, addresses) = match base.host() {
             Host::Ipv4(address) => (address.to_string(), vec![IpAddr::V4(address)]),
@@ -99,16 +103,9 @@ impl Caller<'_> {
                 (name.to_owned(), found.map(|socket| socket.ip()).collect())
             }
         };
-        let limit = self.config.connect_time_max;
-        let opening = timeout(limit, transport::open(&addresses, base.port()));
-        let stream =
-            opening.await.unwrap_or(Err(TransportError::Connect)).map_err(|error| again(&error.to_string()))?;
-        if !base.is_encrypted() {
-            return Ok(Box::new(stream));
-        }
-        let encrypting = timeout(limit, self.tls.encrypt(&host, stream));
-        let stream = encrypting.await.unwrap_or(Err(TransportError::Connect));
-        Ok(Box::new(stream.map_err(|error| again(&error.to_string()))?))
+        let encrypted_for = base.is_encrypted().then_some(host.as_str());
+        let to = Destination { addresses: &addresses, port: base.port(), encrypted_for };
+        self.tls.connect(to).await.map_err(|error| again(&error.to_string()))
     }
 
     fn request(&self, form: &Form, upload: Upload) -> Result<Request<Upload>, Setback> {
@@ -139,12 +136,8 @@ fn judged(answer: &Answer) -> Result<(), Setback> {
             Err(Setback::Final(EngineError::Denied(format!("Ideogram: {told}"))))
         }
         StatusCode::GATEWAY_TIMEOUT => Err(lost(&told)),
-        StatusCode::TOO_MANY_REQUESTS => {
-            Err(Setback::Again { why: told, asked: asked_pause(&answer.headers, SystemTime::now()) })
-        }
-        _ if status.is_server_error() => {
-            Err(Setback::Again { why: told, asked: asked_pause(&answer.headers, SystemTime::now()) })
-        }
+        StatusCode::TOO_MANY_REQUESTS => Err(Setback::Again { why: told, asked: retry_after(&answer.headers) }),
+        _ if status.is_server_error() => Err(Setback::Again { why: told, asked: retry_after(&answer.headers) }),
         // The key goes to the configured address and to no other.
         _ if status.is_redirection() => {
             Err(Setback::Final(EngineError::Denied(format!("Ideogram: {told}, which is not followed"))))

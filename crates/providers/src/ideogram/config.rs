@@ -18,7 +18,7 @@ pub struct IdeogramConfig {
     pub rendering_speed: RenderingSpeed,
     /// For one try of a call, from looking up the name to the last byte of the answer.
     pub call_time_max: Duration,
-    /// For connecting once, and for encrypting.
+    /// For connecting once, lookup and encryption included.
     pub connect_time_max: Duration,
     pub backoff: Backoff,
     /// Where results may be fetched from; the links in an answer are as little to be trusted as a client's.
