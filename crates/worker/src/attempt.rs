@@ -15,16 +15,22 @@ use imaging::{ImageError, Metadata, Picture, SOFTWARE};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use store::contract::{Lease, Retry, StoreError, Stores};
+use tokio::sync::Semaphore;
 use tracing::Span;
 
 /// The longest side of a thumbnail, pixels.
 const THUMBNAIL_PX_MAX: u32 = 256;
+/// Pictures that are decoded at a time, all attempts together: until it is scaled down, one of the largest that are taken
+/// in has some 200 MB.
+pub(crate) const DECODINGS_MAX: usize = 2;
 
 pub(crate) struct Attempt<'a> {
     config: &'a WorkerConfig,
     device: &'a Device,
     task: &'a Task,
     lookout: Arc<Lookout>,
+    /// One permit for each picture that may be decoded now.
+    decodings: &'a Semaphore,
     /// Files that this attempt has stored; the store's once it takes the painting.
     uploads: Mutex<Vec<BlobKey>>,
 }
@@ -41,8 +47,14 @@ pub(crate) enum Setback {
 }
 
 impl<'a> Attempt<'a> {
-    pub(crate) fn new(config: &'a WorkerConfig, device: &'a Device, lease: &'a Lease, lookout: Arc<Lookout>) -> Self {
-        Self { config, device, task: &lease.task, lookout, uploads: Mutex::default() }
+    pub(crate) fn new(
+        config: &'a WorkerConfig,
+        device: &'a Device,
+        lease: &'a Lease,
+        lookout: Arc<Lookout>,
+        decodings: &'a Semaphore,
+    ) -> Self {
+        Self { config, device, task: &lease.task, lookout, decodings, uploads: Mutex::default() }
     }
 
     pub(crate) fn lookout(&self) -> &Lookout {
@@ -129,6 +141,7 @@ impl<'a> Attempt<'a> {
             }
             Err(error) => return Err(self.store_failed(&error)),
         };
+        let _permit = self.decodings.acquire().await.expect("the semaphore is never closed, this is a bug");
         let decode = move || imaging::decode(&bytes).map(|picture| imaging::fit_within(&picture, SIDE_PX_MAX));
         self.apart(decode).await?.map_err(|error| {
             let detail = format!("the {role} picture cannot be read: {error}");

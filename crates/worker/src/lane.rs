@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::contract::{Lease, Settled, StoreError, TaskEvent, Wanted};
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
@@ -34,6 +34,8 @@ struct Desk {
     kind: Lane,
     worker: WorkerId,
     config: Arc<WorkerConfig>,
+    /// Of the worker's lanes together.
+    decodings: Arc<Semaphore>,
 }
 
 impl LaneOfWork {
@@ -43,9 +45,10 @@ impl LaneOfWork {
         n_tasks: usize,
         worker: WorkerId,
         config: Arc<WorkerConfig>,
+        decodings: Arc<Semaphore>,
     ) -> Result<Self, WorkerError> {
         let idle = (0..n_tasks).map(|_| Device::start(kind, Arc::clone(&config.engines))).collect::<Result<_, _>>()?;
-        Ok(Self { desk: Arc::new(Desk { kind, worker, config }), idle, attempts: JoinSet::new() })
+        Ok(Self { desk: Arc::new(Desk { kind, worker, config, decodings }), idle, attempts: JoinSet::new() })
     }
 
     pub(crate) async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
@@ -135,7 +138,7 @@ impl Desk {
             every: self.config.timing.heartbeat(),
         };
         let _pulse = Beside::spawn(pulse.keep().in_current_span());
-        let attempt = Attempt::new(&self.config, device, &lease, Arc::clone(&lookout));
+        let attempt = Attempt::new(&self.config, device, &lease, Arc::clone(&lookout), &self.decodings);
         let outcome = self.see_through(&attempt, shutdown).await;
         let is_painted = outcome.is_ok();
         let settled = self.settle(&lease, &lookout, outcome).await;

@@ -2,7 +2,7 @@
 
 use domain::id::ModelId;
 use domain::task::Task;
-use store::contract::{Depth, Reaped};
+use store::contract::Reaped;
 
 pub(crate) fn finished(task: &Task) {
     let app = task.request.app.as_str().to_owned();
@@ -17,11 +17,6 @@ pub(crate) fn retried(task: &Task) {
 pub(crate) fn painted(task: &Task, model: &ModelId, runtime_s: f64) {
     let (app, model) = (task.request.app.as_str().to_owned(), model.as_str().to_owned());
     metrics::histogram!("pentimento_run_seconds", "app" => app, "model" => model).record(runtime_s);
-}
-
-pub(crate) fn depth(depth: Depth) {
-    metrics::gauge!("pentimento_queue_tasks", "state" => "queued").set(depth.queued as f64);
-    metrics::gauge!("pentimento_queue_tasks", "state" => "running").set(depth.running as f64);
 }
 
 pub(crate) fn reaped(reaped: Reaped) {

@@ -1,4 +1,4 @@
-//! Chores beside the painting: take over what dead workers held, forget what is old, count what waits.
+//! Chores beside the painting: take over what dead workers held, forget what is old.
 
 use crate::config::Timing;
 use crate::telemetry;
@@ -6,8 +6,6 @@ use domain::id::BlobKey;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store::contract::{Reaped, StoreError, Stores};
 use tokio::time::{MissedTickBehavior, interval};
-
-const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Does the chores until it is dropped.
 pub(crate) async fn keep_up(stores: Stores, timing: Timing) {
@@ -19,13 +17,11 @@ pub(crate) async fn keep_up(stores: Stores, timing: Timing) {
     let mut reaping = ticks(timing.lease / 2);
     let mut purging = ticks(timing.purge_every);
     let mut sweeping = ticks(timing.sweep_every);
-    let mut counting = ticks(COUNT_EVERY);
     loop {
         let (chore, done) = tokio::select! {
             _ = reaping.tick() => ("reap", reap(&stores).await),
             _ = purging.tick() => ("purge", purge(&stores, timing.keep_results).await),
             _ = sweeping.tick() => ("sweep", sweep(&stores, timing.left_over_after.max(timing.keep_results)).await),
-            _ = counting.tick() => ("count", count(&stores).await),
         };
         if let Err(error) = done {
             tracing::error!(chore, %error, "a chore failed; it is tried again later");
@@ -78,9 +74,4 @@ async fn delete(stores: &Stores, files: &[BlobKey]) {
 fn ms_ago(duration: Duration) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.saturating_sub(duration).as_millis()).unwrap_or(i64::MAX)
-}
-
-async fn count(stores: &Stores) -> Result<(), StoreError> {
-    telemetry::depth(stores.tasks.depth().await?);
-    Ok(())
 }

@@ -1,12 +1,13 @@
 //! The worker as a whole: takes over from a predecessor, does the chores, and runs its lanes until it shall stop.
 
+use crate::attempt::DECODINGS_MAX;
 use crate::config::{Ownership, WorkerConfig, WorkerError};
 use crate::lane::{Beside, LaneOfWork};
 use crate::upkeep;
 use domain::id::WorkerId;
 use engine::Lane;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// One device with one task at a time, and beside it several tasks that are painted elsewhere.
 pub struct Worker {
@@ -22,7 +23,9 @@ impl Worker {
         let mut bytes = [0; WorkerId::N_BYTES];
         getrandom::fill(&mut bytes).map_err(WorkerError::Random)?;
         let (id, config) = (WorkerId::from_random(bytes), Arc::new(config));
-        let lane = |kind, n_tasks| LaneOfWork::start(kind, n_tasks, id.clone(), Arc::clone(&config));
+        let decodings = Arc::new(Semaphore::new(DECODINGS_MAX));
+        let lane =
+            |kind, n_tasks| LaneOfWork::start(kind, n_tasks, id.clone(), Arc::clone(&config), Arc::clone(&decodings));
         let device = lane(Lane::Device, 1)?;
         let remote = lane(Lane::Remote, config.remote_tasks_max)?;
         Ok(Self { id, config, device, remote })
