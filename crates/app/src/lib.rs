@@ -15,6 +15,7 @@ use store::contract::{Depth, StoreError, Stores};
 use crate::availability::Availability;
 use crate::keys::{Caller, Keys};
 use crate::quota::Quota;
+use crate::readiness::Readiness;
 use crate::source::{DECODERS, Sources};
 use crate::turns::Turns;
 
@@ -27,6 +28,7 @@ pub mod submit;
 pub mod wait;
 pub mod watch;
 
+mod readiness;
 mod turns;
 
 /// When a caller that meets a failing store should come back, seconds: a full disk, or another program's lock.
@@ -39,6 +41,7 @@ pub struct App {
     keys: Keys,
     quota: Arc<Quota>,
     turns: Arc<Turns>,
+    readiness: Arc<Readiness>,
     results_memory: Budget,
 }
 
@@ -75,7 +78,8 @@ impl App {
         let keys = Keys::new(parts.stores.keys.clone());
         let quota = Arc::new(Quota::new(parts.config.submissions_per_minute));
         let results_memory = Budget::new(parts.config.results_bytes);
-        Self { inner: Arc::new(parts), keys, quota, turns: Arc::new(Turns::new(DECODERS)), results_memory }
+        let (turns, readiness) = (Arc::new(Turns::new(DECODERS)), Arc::default());
+        Self { inner: Arc::new(parts), keys, quota, turns, readiness, results_memory }
     }
 
     pub fn catalogue(&self) -> &Catalogue {
@@ -120,6 +124,12 @@ impl App {
         let standing = self.status(caller, id).await?;
         let cancelled = self.inner.stores.tasks.cancel(&standing.task.id).await.map_err(store_failed)?;
         cancelled.ok_or_else(no_such_task)
+    }
+
+    /// Fails if a task or a picture could not be stored now; as tried within the last second.
+    pub async fn ready(&self) -> Result<(), Fault> {
+        let failed = || Fault::new(ErrorCode::Unavailable, "the server cannot write its records or pictures");
+        if self.readiness.check(&self.inner.stores).await { Ok(()) } else { Err(failed()) }
     }
 
     /// How much is queued and running; fails if the store does.

@@ -1,4 +1,4 @@
-//! `pentimento doctor`: whether this machine is fit to serve, one line per question.
+//! `pentimento doctor`: whether this machine is fit to serve, one line per question. Ends with 1 if something is wrong.
 
 use crate::catalogue::CatalogueArgs;
 use crate::data_dir::DataArg;
@@ -34,9 +34,11 @@ pub(crate) struct Args {
 enum Finding {
     Fine(String),
     Warning(String),
+    /// A server would not start, or not with all that it is given.
+    Wrong(String),
 }
 
-use Finding::{Fine, Warning};
+use Finding::{Fine, Warning, Wrong};
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let dir = args.data.dir();
@@ -51,13 +53,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         providers(args),
         sources(&args.allow_source),
     ];
+    let n_wrong = findings.iter().filter(|finding| matches!(finding, Wrong(_))).count();
     for finding in findings {
-        match finding {
-            Fine(text) => terminal::say(&format!("ok    {text}"))?,
-            Warning(text) => terminal::say(&format!("warn  {text}"))?,
-        }
+        let (mark, text) = match finding {
+            Fine(text) => ("ok", text),
+            Warning(text) => ("warn", text),
+            Wrong(text) => ("wrong", text),
+        };
+        terminal::say(&format!("{mark:<6}{text}"))?;
     }
-    Ok(())
+    match n_wrong {
+        0 => Ok(()),
+        1 => Err(Failure::because("1 finding is wrong and wants mending")),
+        n => Err(Failure::because(format!("{n} findings are wrong and want mending"))),
+    }
 }
 
 fn cpu() -> Finding {
@@ -99,7 +108,7 @@ fn data_folder(dir: &Path) -> Finding {
     let probe = place.join(format!(".pentimento-doctor-{}", std::process::id()));
     match fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe)) {
         Ok(()) => Fine(format!("data: {} {state} and can be written", dir.display())),
-        Err(error) => Warning(format!("data: {} cannot be written: {error}; --data names another", place.display())),
+        Err(error) => Wrong(format!("data: {} cannot be written: {error}; --data names another", place.display())),
     }
 }
 
@@ -108,7 +117,7 @@ fn database(dir: &Path) -> Finding {
     match store::sqlite::inspect(dir) {
         Ok(None) => Fine("database: none yet".to_owned()),
         Ok(Some(Contents { n_tasks, n_keys })) => Fine(format!("database: sound, {n_tasks} tasks and {n_keys} keys")),
-        Err(error) => Warning(format!("database: {error}; docs/operations.md says how a backup is brought back")),
+        Err(error) => Wrong(format!("database: {error}; docs/operations.md says how a backup is brought back")),
     }
 }
 
@@ -126,7 +135,7 @@ fn disk(dir: &Path) -> Finding {
 fn weights(args: &Args) -> Finding {
     let offer = match args.catalogue.offer(&args.data) {
         Ok(offer) => offer,
-        Err(failure) => return Warning(format!("weights: {failure}")),
+        Err(failure) => return Wrong(format!("weights: {failure}")),
     };
     let models: Vec<String> = offer.shelf.list().map(|(id, _)| id.to_string()).collect();
     let apps = offer.catalogue.apps();
@@ -134,7 +143,7 @@ fn weights(args: &Args) -> Finding {
     let unfit = engines.survey();
     if !unfit.is_empty() {
         let each = unfit.iter().map(|(model, why)| format!("{model} cannot be used: {why}"));
-        return Warning(format!("weights: {}", each.collect::<Vec<_>>().join("; ")));
+        return Wrong(format!("weights: {}", each.collect::<Vec<_>>().join("; ")));
     }
     let n_served = apps.iter().filter(|app| engines.usable(&app.models).is_ok()).count();
     let text = format!("weights: {}; {n_served} of {} apps can be served", models.join(", "), apps.len());

@@ -26,6 +26,8 @@ pub trait TaskStore: Send + Sync {
     /// A queued task ends at once; a running one is asked to, and its next heartbeat says so.
     async fn cancel(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
     async fn depth(&self) -> Result<Depth, StoreError>;
+    /// Changes nothing, but by a write that must reach the disk: fails where any other would.
+    async fn try_to_write(&self) -> Result<(), StoreError>;
     /// How many tasks will be claimed before this one; `None` unless it is queued.
     async fn position(&self, id: &TaskId) -> Result<Option<u64>, StoreError>;
     /// Forgets tasks that ended before this time and returns the files that nobody names any more.

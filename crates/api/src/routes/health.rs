@@ -34,7 +34,7 @@ pub(crate) async fn get_health() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Says whether the server takes work: not while it drains, nor when its records cannot be read.
+/// Says whether the server takes work: not while it drains, nor when its records cannot be read or written.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "get_readiness", tag = "operation", security(()),
     responses((status = 200, body = Readiness), (status = 503, description = "Not now", body = Envelope)),
@@ -43,6 +43,7 @@ pub(crate) async fn get_readiness(State(api): State<Api>) -> ApiResult<Json<Read
     if api.inner.drain.has_begun() {
         return Err(Fault::new(ErrorCode::Unavailable, "the server is about to end").into());
     }
+    api.app().ready().await?;
     let depth = api.app().depth().await.map_err(|_| Fault::new(ErrorCode::Unavailable, "the store fails"))?;
     Ok(Json(Readiness { status: "ready", queued: depth.queued, running: depth.running }))
 }

@@ -1,7 +1,9 @@
 //! What those who run the server ask of it.
 
 use crate::server::{FLUX_DEV, TestServer};
+use crate::shape::assert_refused;
 use serde_json::json;
+use std::time::Duration;
 use testkit::client::Client;
 
 #[tokio::test]
@@ -16,6 +18,21 @@ async fn health_readiness_and_the_page_need_no_token() {
     assert!(page.text().contains(&format!("curl http://{}/getImagetoImage", server.address)));
     assert!(!page.text().contains("src="), "no assets from elsewhere");
     assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_store_pictures_is_not_ready() {
+    let server = TestServer::that_only_accepts().await;
+    let (files, moved) = (server.dir.path().join("blobs"), server.dir.path().join("moved"));
+    std::fs::rename(&files, &moved).unwrap();
+    std::fs::write(&files, "in the way").unwrap();
+    let anonymous = Client::anonymous(server.address);
+    assert_refused(&anonymous.get("/readyz").await, 503, "Service Unavailable", &["cannot write"]);
+    assert_eq!(anonymous.get("/healthz").await.status, 200);
+    std::fs::remove_file(&files).unwrap();
+    std::fs::rename(&moved, &files).unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(anonymous.get("/readyz").await.status, 200);
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ pub(crate) struct TestServer {
     pub(crate) drain: DrainHandle,
     pub(crate) served: JoinHandle<api::Closing>,
     _worker_goes_on: watch::Sender<bool>,
-    _dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl TestServer {
@@ -133,7 +133,7 @@ impl TestServer {
             drain,
             served: tokio::spawn(api.serve(listener)),
             _worker_goes_on: goes_on,
-            _dir: dir,
+            dir,
         }
     }
 

@@ -256,8 +256,10 @@ async fn pictures_whose_database_was_lost_are_not_swept_away() {
         assert!(refused.status.code() == Some(1) && said.contains("is missing or empty"), "{arguments:?}: {said}");
         assert!(!database.exists(), "{arguments:?}");
     }
-    let said = text(&in_folder(dir.path(), &["doctor"]).stdout);
-    assert!(said.contains("warn  database:") && said.contains("backup"), "{said}");
+    let doctor = in_folder(dir.path(), &["doctor"]);
+    let said = text(&doctor.stdout);
+    assert!(said.contains("wrong database:") && said.contains("backup"), "{said}");
+    assert_eq!((doctor.status.code(), text(&doctor.stderr).contains("1 finding is wrong")), (Some(1), true));
     std::fs::rename(&kept, &database).unwrap();
     let server = Server::start(dir.path(), &[]);
     assert_eq!(server.client(&token).get("/healthz").await.status, 200);
@@ -274,7 +276,7 @@ async fn a_damaged_model_is_told_at_the_start_and_serves_nobody() {
     let length = std::fs::metadata(&file).unwrap().len();
     std::fs::File::options().write(true).open(&file).unwrap().set_len(length / 2).unwrap();
     let said = text(&in_folder(dir.path(), &["doctor"]).stdout);
-    assert!(said.contains("warn  weights: flux-dev cannot be used") && said.contains("transformer"), "{said}");
+    assert!(said.contains("wrong weights: flux-dev cannot be used") && said.contains("transformer"), "{said}");
     let listed = text(&in_folder(dir.path(), &["models"]).stdout);
     assert!(listed.contains("flux-dev: the weights of flux-dev cannot be used on this server"), "{listed}");
     let server = Server::start(dir.path(), &[]);

@@ -1,7 +1,7 @@
 //! The client's side: submit, look, cancel, forget.
 
 use super::writer::Write;
-use super::{Sqlite, StoreOptions, rows};
+use super::{Sqlite, StoreOptions, rows, schema};
 use crate::contract::{Depth, Idempotency, NewTask, StoreError, Submission, TaskEvent, TaskStore};
 use crate::record;
 use async_trait::async_trait;
@@ -52,6 +52,10 @@ impl TaskStore for Sqlite {
 
     async fn depth(&self) -> Result<Depth, StoreError> {
         self.readers.run(depth).await
+    }
+
+    async fn try_to_write(&self) -> Result<(), StoreError> {
+        self.writer.run(|write| Ok(schema::write_version_again(write.connection)?)).await
     }
 
     async fn position(&self, id: &TaskId) -> Result<Option<u64>, StoreError> {
