@@ -81,7 +81,7 @@ impl<'a> Attempt<'a> {
         self.stop_if_unwanted()?;
         let Painted { mut output, loading } = painted;
         let withheld = std::mem::take(&mut output.withheld);
-        let (model, ignored) = (output.model.clone(), ignored(request, &output));
+        let (model, ignored) = (output.model.clone(), ignored(request, app, &output));
         let files = self.encode(output).await?;
         let mut images = self.upload(files).await?;
         for (image, withheld) in images.iter_mut().zip(withheld) {
@@ -291,10 +291,16 @@ fn plan(request: &GenerationRequest, app: &App, pictures: Pictures) -> Plan {
     }
 }
 
-/// What the app and the engine did not use, each named once.
-fn ignored(request: &GenerationRequest, output: &Output) -> Vec<String> {
+/// What the app and the engine did not use, each named once. What is as the app has it by itself, nobody misses.
+fn ignored(request: &GenerationRequest, app: &App, output: &Output) -> Vec<String> {
+    let is_default = |name: &str| match name {
+        "guidance_scale" => request.guidance_scale == app.defaults.guidance_scale,
+        "num_inference_steps" => request.steps == app.defaults.steps,
+        "strength" => request.strength == app.defaults.strength,
+        _ => false,
+    };
     let mut all = request.ignored.clone();
-    for name in &output.ignored {
+    for name in output.ignored.iter().filter(|name| !is_default(name)) {
         if !all.contains(name) {
             all.push(name.clone());
         }

@@ -2,8 +2,8 @@
 
 use crate::support::Bench;
 use domain::id::{AppId, BlobKey};
-use domain::quantity::{Batch, Size, Steps};
-use domain::request::{InferenceType, OutputFormat};
+use domain::quantity::{Batch, GuidanceScale, Size, Steps};
+use domain::request::{GenerationRequest, InferenceType, OutputFormat};
 use domain::task::Progress;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -42,6 +42,21 @@ async fn a_batch_becomes_pictures_and_thumbnails() {
             n_files += 2;
         }
         assert_eq!(bench.n_result_files(), n_files);
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_asked_for_in_vain_is_named_and_a_default_is_not() {
+    let bench = Bench::new();
+    let worker = bench.start(Ownership::Sole);
+    for (n, guidance_scale, expect) in
+        [(1, 3.5, &["negative_prompt"][..]), (2, 5.0, &["negative_prompt", "guidance_scale"])]
+    {
+        let change =
+            |request: &mut GenerationRequest| request.guidance_scale = GuidanceScale::new(guidance_scale).unwrap();
+        let id = bench.submit(n, change).await;
+        assert_eq!(bench.painting(&id).await.ignored, expect);
     }
     worker.stop().await;
 }

@@ -264,7 +264,8 @@ impl Engine for Counted {
         }
         let output = self.inner.run(plan, &mut CountedSteps { observer, log: &self.log })?;
         let withheld = if plan.prompt == "withhold please" { vec![false, true] } else { Vec::new() };
-        Ok(Output { model: self.model.clone(), ignored: vec!["negative_prompt".to_owned()], withheld, ..output })
+        let ignored = vec!["negative_prompt".to_owned(), "guidance_scale".to_owned()];
+        Ok(Output { model: self.model.clone(), ignored, withheld, ..output })
     }
 }
 
