@@ -55,7 +55,7 @@ N_SUBJECTS = 20
 DRAWING_STRENGTH = 0.7
 # Looks that each held-out drawing is asked for, and pictures of each look that are painted from noise.
 N_LOOKS = 2
-N_FROM_NOISE = 4
+N_FROM_NOISE = 8
 CANNY_PROMPTS = ["ink drawing", "pencil sketch", "watercolour painting", "comic", "pop art", "blueprint"]
 # What the app of edges uses where a client is silent, and noise alone.
 CANNY_STRENGTHS = [0.8, 1.0]
