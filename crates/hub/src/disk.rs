@@ -1,5 +1,7 @@
-//! How much room there is.
+//! How much room there is, and copies that last.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 /// Free for this user on the file system of a folder, bytes; `None` where the system does not say.
@@ -7,6 +9,12 @@ use std::path::Path;
 pub fn free_bytes(dir: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(dir).ok()?;
     found.f_bavail.checked_mul(found.f_frsize)
+}
+
+/// A copy of a file, on the disk when this returns.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    File::open(to)?.sync_all()
 }
 
 /// Whether a file in one of these places can have a second name in the other; `false` where the system does not say.

@@ -33,6 +33,12 @@ pub enum Installed {
     Embedded(&'static [EmbeddedFile]),
 }
 
+impl Installed {
+    fn is_embedded(&self) -> bool {
+        matches!(self, Self::Embedded(_))
+    }
+}
+
 pub struct EmbeddedFile {
     /// Relative, with `/` between its parts.
     pub path: &'static str,
@@ -92,7 +98,7 @@ impl Shelf {
     /// things and no model.
     pub fn open(dir: &Path, registry: &Registry) -> Result<Self, HubError> {
         let shelf = Self::open_usual(dir, registry)?;
-        let is_bare = shelf.models.values().all(|installed| matches!(installed, Installed::Embedded(_)));
+        let is_bare = shelf.models.values().all(Installed::is_embedded);
         // An empty folder is a place for weights to come; one with other things in it is more likely a mistake.
         if is_bare && has_other_things(dir) {
             return Err(HubError::NoModel(dir.to_owned()));
@@ -187,7 +193,7 @@ impl Shelf {
 
     /// Whether the folder that was opened has one of these.
     pub fn has_any(&self, ids: &[ModelId]) -> bool {
-        let on_disk = |id| self.find(id).is_some_and(|installed| !matches!(installed, Installed::Embedded(_)));
+        let on_disk = |id| self.find(id).is_some_and(|installed| !installed.is_embedded());
         ids.iter().any(on_disk)
     }
 

@@ -222,8 +222,8 @@ impl Registry {
 
     /// The model of this id, or of the repository that has this name at any owner's.
     pub fn named(&self, name: &str) -> Option<&ModelEntry> {
-        let repository = |model: &ModelEntry| model.repository.as_ref()?.rsplit('/').next().map(str::to_owned);
-        self.models.iter().find(|model| model.id.as_str() == name || repository(model).as_deref() == Some(name))
+        let is_called = |repository: &String| repository.rsplit('/').next() == Some(name);
+        self.models.iter().find(|model| model.id.as_str() == name || model.repository.as_ref().is_some_and(is_called))
     }
 
     /// The models whose pipeline this class name begins like; the longest match wins.

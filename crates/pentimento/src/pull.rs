@@ -172,9 +172,10 @@ async fn ask(args: &Args, wanted: &[Wanted<'_>], weights: &Path) -> Result<(), F
         return Ok(());
     }
     let names = licences.join("; ");
+    let asked = names.clone();
     // Apart, since a thread that waits at the terminal hears no Ctrl-C.
-    let agreed = |names: String| tokio::task::spawn_blocking(move || is_agreed(&names));
-    if !args.accept_licence && !agreed(names.clone()).await.map_err(Failure::because)?? {
+    let answer = || tokio::task::spawn_blocking(move || is_agreed(&asked));
+    if !args.accept_licence && !answer().await.map_err(Failure::because)?? {
         return Err(Failure::because(format!("nothing was fetched, since these were not accepted: {names}")));
     }
     licences.iter().try_for_each(|name| licence::accept(weights, name).map_err(failed))

@@ -30,7 +30,7 @@ pub(crate) struct Attempt<'a> {
     task: &'a Task,
     lookout: Arc<Lookout>,
     /// One permit for each picture that may be decoded now.
-    decodings: &'a Semaphore,
+    decodings: Arc<Semaphore>,
     /// Files that this attempt has stored; the store's once it takes the painting.
     uploads: Mutex<Vec<BlobKey>>,
 }
@@ -52,7 +52,7 @@ impl<'a> Attempt<'a> {
         device: &'a Device,
         lease: &'a Lease,
         lookout: Arc<Lookout>,
-        decodings: &'a Semaphore,
+        decodings: Arc<Semaphore>,
     ) -> Self {
         Self { config, device, task: &lease.task, lookout, decodings, uploads: Mutex::default() }
     }
@@ -141,8 +141,13 @@ impl<'a> Attempt<'a> {
             }
             Err(error) => return Err(self.store_failed(&error)),
         };
-        let _permit = self.decodings.acquire().await.expect("the semaphore is never closed, this is a bug");
-        let decode = move || imaging::decode(&bytes).map(|picture| imaging::fit_within(&picture, SIDE_PX_MAX));
+        let permit = Arc::clone(&self.decodings).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed, this is a bug");
+        let decode = move || {
+            // Until it is done, even if nobody waits for it any more.
+            let _permit = permit;
+            imaging::decode(&bytes).map(|picture| imaging::fit_within(&picture, SIDE_PX_MAX))
+        };
         self.apart(decode).await?.map_err(|error| {
             let detail = format!("the {role} picture cannot be read: {error}");
             never(Fault::new(ErrorCode::SourceUnavailable, detail))

@@ -138,7 +138,7 @@ impl Desk {
             every: self.config.timing.heartbeat(),
         };
         let _pulse = Beside::spawn(pulse.keep().in_current_span());
-        let attempt = Attempt::new(&self.config, device, &lease, Arc::clone(&lookout), &self.decodings);
+        let attempt = Attempt::new(&self.config, device, &lease, Arc::clone(&lookout), Arc::clone(&self.decodings));
         let outcome = self.see_through(&attempt, shutdown).await;
         let is_painted = outcome.is_ok();
         let settled = self.settle(&lease, &lookout, outcome).await;

@@ -3,6 +3,7 @@
 use super::PlannedFile;
 use super::checksum::{Hasher, Sha256Hex, read};
 use super::error::PullError;
+use crate::disk;
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -124,8 +125,7 @@ impl Part {
         if let Some(dir) = self.data.parent() {
             fs::create_dir_all(dir).map_err(PullError::file(dir))?;
         }
-        let copied = fs::copy(from, &self.data).and_then(|_| File::open(&self.data)?.sync_all());
-        copied.map_err(PullError::file(&self.data))?;
+        disk::copy(from, &self.data).map_err(PullError::file(&self.data))?;
         self.finish(whole)
     }
 

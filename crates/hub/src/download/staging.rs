@@ -66,8 +66,8 @@ impl Staging {
     /// Of the disk where files wait, and of the one where they go, if that is another.
     pub(super) fn check_space(&self, target: &Target, bytes: u64) -> Result<(), PullError> {
         let needed = bytes + DISK_RESERVE_BYTES;
-        let is_elsewhere = target.dir.exists() && !disk::is_one_file_system(&self.weights, &target.dir);
-        for dir in [Some(&self.weights), is_elsewhere.then_some(&target.dir)].into_iter().flatten() {
+        // Nothing is known of a folder that is yet to be made; it will be on the disk of the first.
+        for dir in [&self.weights, &target.dir] {
             match disk::free_bytes(dir) {
                 Some(free) if bytes > 0 && free < needed => {
                     return Err(PullError::NoSpace { dir: dir.clone(), needed, free });
@@ -285,8 +285,8 @@ fn put(from: &Path, place: &Path) -> io::Result<()> {
     let mut name = place.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let copy = place.with_file_name(name);
-    let copied = fs::copy(from, &copy).and_then(|_| File::open(&copy)?.sync_all());
-    copied.and_then(|()| fs::rename(&copy, place)).inspect_err(|_| _ = fs::remove_file(&copy))?;
+    let moved = disk::copy(from, &copy).and_then(|()| fs::rename(&copy, place));
+    moved.inspect_err(|_| _ = fs::remove_file(&copy))?;
     fs::remove_file(from)
 }
 
