@@ -190,13 +190,16 @@ fn vectors() -> Option<&'static str> {
 /// 8-bit integers by the processor's own instruction for them, if it has one.
 #[cfg(target_arch = "x86_64")]
 fn integer_loop() -> Option<Loop> {
-    let (instructions, run): (_, fn() -> f64) = match dispatch::vnni()? {
+    let (instructions, run): (_, fn() -> f64) = match dispatch::vnni() {
         // SAFETY: the processor has AVX-512F and AVX-512 VNNI.
-        Vnni::Wide => ("AVX-512 VNNI", || unsafe { x86::integer_chains() }),
+        Some(Vnni::Wide) => ("AVX-512 VNNI", || unsafe { x86::integer_chains() }),
         // SAFETY: the processor has AVX2 and AVX-VNNI.
-        Vnni::Narrow => ("AVX-VNNI", || unsafe { x86::integer_chains_avx() }),
+        Some(Vnni::Narrow) => ("AVX-VNNI", || unsafe { x86::integer_chains_avx() }),
         // SAFETY: the processor has AVX2, AVX-512VL and AVX-512 VNNI.
-        Vnni::NarrowOfAvx512 => ("AVX-512 VNNI in 256 bits", || unsafe { x86::integer_chains_in_256() }),
+        Some(Vnni::NarrowOfAvx512) => ("AVX-512 VNNI in 256 bits", || unsafe { x86::integer_chains_in_256() }),
+        // SAFETY: the processor has AVX2.
+        None if dispatch::level() >= Level::Avx2 => ("AVX2 pairs", || unsafe { x86::integer_pairs() }),
+        None => return None,
     };
     Some(Loop { instructions, run })
 }
@@ -331,8 +334,8 @@ mod portable {
 mod x86 {
     use super::{TURNS, black_box};
     use std::arch::x86_64::{
-        _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_set1_epi8, _mm256_setzero_si256, _mm512_dpbusd_epi32,
-        _mm512_set1_epi8, _mm512_setzero_si512,
+        _mm256_add_epi32, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_madd_epi16, _mm256_set1_epi8,
+        _mm256_set1_epi16, _mm256_setzero_si256, _mm512_dpbusd_epi32, _mm512_set1_epi8, _mm512_setzero_si512,
     };
     use std::mem::transmute;
 
@@ -353,6 +356,22 @@ mod x86 {
                 sums.into_iter().flat_map(numbers).map(f64::from).sum()
             }
         };
+    }
+
+    /// 16-bit integers, which 8-bit ones are widened to. Each sum has a factor of its own, read anew at each turn: equal
+    /// products would be computed once.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn integer_pairs() -> f64 {
+        let (left, right) = ([_mm256_set1_epi16(1); 12], black_box(_mm256_set1_epi16(1)));
+        let mut sums = [_mm256_setzero_si256(); 12];
+        for _ in 0..TURNS {
+            for (sum, left) in sums.iter_mut().zip(black_box(&left)) {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(*left, right));
+            }
+        }
+        // SAFETY: so many numbers are one vector.
+        let numbers = |sum| unsafe { transmute::<_, [i32; 8]>(sum) };
+        sums.into_iter().flat_map(numbers).map(f64::from).sum()
     }
 
     chains!(integer_chains, "avx512f,avx512vnni", _mm512_setzero_si512, _mm512_set1_epi8, _mm512_dpbusd_epi32, 16);
@@ -405,6 +424,7 @@ mod tests {
             let a_turn = match instructions {
                 "portable" => 64,
                 "AVX2 FMA" | "NEON" => 6 * 16,
+                "AVX2 pairs" => 12 * 16,
                 "AVX-512" => 12 * 16,
                 "AVX-512 BF16" => 12 * 32,
                 "AVX-512 VNNI" => 12 * 64,

@@ -2,6 +2,7 @@
 //! the panel's lines pass by.
 
 use crate::lanes::{LANES, Lanes, Room, Task};
+use crate::memory::Plain;
 use crate::unit::Unit;
 
 /// Columns of a panel: two vectors.
@@ -16,6 +17,11 @@ pub(crate) type Tile = [[f32; PANEL]; TILE_ROWS];
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct PanelLine<U>(pub(crate) [U; PANEL]);
+
+// SAFETY: numbers side by side, as many as fill the line to its alignment.
+unsafe impl Plain for PanelLine<f32> {
+    const ODD: Self = Self([f32::ODD; PANEL]);
+}
 
 /// The products of a tile's rows and a panel's lines, added up in f32.
 ///

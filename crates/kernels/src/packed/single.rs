@@ -4,6 +4,7 @@ use super::int8::{level, scale_of};
 use super::tile::{row_f32, tile};
 use super::{Block, Epilogue, Input, Place, Product, compute, n_outputs, panels};
 use crate::dispatch::dispatched;
+use crate::memory::unspecified;
 use crate::narrow::{Format, round_to_bf16};
 use crate::tile::{PANEL, PanelLine, TILE_ROWS, Tile};
 use rayon::prelude::*;
@@ -121,13 +122,19 @@ impl Product for SingleProduct<'_> {
     fn lines<'a>(&'a self, panel: usize, lines: Range<usize>, scratch: &'a mut Vec<Line>) -> &'a [Line] {
         let first = panel * self.weight.inputs;
         let range = first + lines.start..first + lines.end;
-        scratch.resize(lines.len(), PanelLine([0.0; PANEL]));
         match &self.weight.kept {
-            Kept::Single(lines) => return &lines[range],
-            Kept::Narrow(format, lines) => widen_bits(*format, &lines[range], scratch),
-            Kept::Levels(lines, scales) => widen_levels(&lines[range], &scales[panel], scratch),
+            Kept::Single(lines) => &lines[range],
+            Kept::Narrow(format, lines) => {
+                let widened = room_for(range.len(), scratch);
+                widen_bits(*format, &lines[range], widened);
+                widened
+            }
+            Kept::Levels(lines, scales) => {
+                let widened = room_for(range.len(), scratch);
+                widen_levels(&lines[range], &scales[panel], widened);
+                widened
+            }
         }
-        scratch
     }
 
     fn add_to(&self, place: Place, block: Block<'_, Line>, sums: &mut Tile) {
@@ -138,6 +145,14 @@ impl Product for SingleProduct<'_> {
             tile(x, block.lines, sums);
         }
     }
+}
+
+/// So many lines of no particular value.
+fn room_for(n: usize, scratch: &mut Vec<Line>) -> &mut [Line] {
+    if scratch.len() < n {
+        *scratch = unspecified(n);
+    }
+    &mut scratch[..n]
 }
 
 fn single_lines(weight: &[f32], inputs: usize) -> Vec<Line> {
