@@ -11,17 +11,21 @@ def wordings(style):
     return styles.WORDINGS[style] if style in styles.WORDINGS else DRAWING_SETS[style][2]
 
 
-def write(picture, rng):
-    """One prompt for `picture`, a record with `style`, `subjects` and, for drawings, `background`."""
+def write(picture, rng, restyled=False):
+    """One prompt for `picture`, a record with `style`, `subjects` and, for drawings, `background`.
+
+    One that is `restyled` from another often goes without its subject, which everybody can see.
+    """
     style = _pick(_weighted(wordings(picture["style"])), rng)
     look = picture.get("look")
     if look:
         style = f"{style}, {_pick(wordings(look), rng)}" if rng.random() < 0.3 else style
-    subject = _pick(_weighted(picture["subjects"]), rng) if picture["subjects"] else ""
+    subject = _pick(_weighted(picture["subjects"]), rng)
     background = f"{picture['background']} background" if picture.get("background") else ""
-    if rng.random() < (0.12 if background else 0.45):
+    if rng.random() < (0.45 if restyled else 0.04):
         subject = ""
-    if rng.random() < 0.3:
+    # Nobody says that a ground is white.
+    if rng.random() < (0.9 if picture.get("background") == "white" else 0.3 if restyled else 0.15):
         background = ""
     prompt = _compose(style, subject, background, picture["style"] in TRAILING, rng)
     return prompt[0].upper() + prompt[1:] if rng.random() < 0.15 else prompt
@@ -49,8 +53,8 @@ def _article(subject, rng):
 
 
 def _weighted(choices):
-    """The first choice as often as all the others together."""
-    return choices[:1] * max(len(choices) - 1, 1) + choices[1:]
+    """The first choice twice as often as all the others together."""
+    return choices[:1] * max(2 * len(choices) - 2, 1) + choices[1:]
 
 
 def _pick(choices, rng):

@@ -149,9 +149,18 @@ def _components(vae, transformer, clip, t5, clip_tokenizer, t5_tokenizer):
     }
 
 
-def train_tokenizers(prompts, folder: Path):
-    """Writes `folder/tokenizer` (CLIP's byte-pair format) and `folder/tokenizer_2` (T5's unigram pieces)."""
-    prompts = sorted(set(prompts))
+def cache_tokenizers(arguments):
+    """The stage that trains both tokenizers on the prompts of all pictures, unless they are there.
+
+    Writes `tokenizers/tokenizer` (CLIP's byte-pair format) and `tokenizers/tokenizer_2` (T5's unigram pieces).
+    """
+    folder = arguments.cache / "tokenizers"
+    if folder.exists():
+        return
+    records = [
+        record for path in (arguments.cache / "pictures").glob("*-*x*.json") for record in json.loads(path.read_text())
+    ]
+    prompts = sorted({prompt for record in records for prompt in record["prompts"]})
     _train_clip(prompts, folder / "tokenizer")
     _train_t5(prompts, folder / "tokenizer_2")
 

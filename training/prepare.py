@@ -4,13 +4,15 @@
 
 Writes `<cache>/pictures/<bucket>.npy` (uint8, `(n, height, width, 3)`) and `<bucket>.json` (one record a picture). A
 record names the picture's `group`: the same crop or subject in different looks, which training pairs for restyling.
-Needs `npm`, `apt-get` with `dpkg` and `pip` on the path, and about 3 GB of disk.
+`drawings.npy` has every drawing by itself, with its transparency.
+Needs `npm`, `apt-get` with `dpkg` and `pip` on the path, and about 14 GB of disk.
 """
 
 import argparse
 import bz2
 import io
 import json
+import zlib
 from pathlib import Path
 
 import cv2
@@ -31,7 +33,17 @@ PHOTO_BUCKETS = {
     "photos-208x304": ((208, 304), 3, 4),
     "photos-304x208": ((304, 208), 2, 4),
 }
-DRAWING_SIDE = 128
+DRAWING_SIDE = 256
+# A drawing that is created from noise lies in the middle and takes this much of the side.
+CREATED_SHARE = 0.875
+# Views of each subject to restyle, and looks of filters in which each is created.
+N_DRAWING_VIEWS = 2
+N_CREATED_LOOKS = 3
+# How often subjects of these groups of emoji are drawn, against 1 of animals and things: people come in many variants
+# that differ little, and few ask for a traffic sign. Groups are numbered as in emojibase.
+GROUP_WEIGHTS = {1: 0.5, 8: 0.6}
+# Emojibase's groups of flags, and of parts that only make up others.
+GROUPS_LEFT_OUT = (2, 9)
 BACKGROUNDS = {
     "white": (255, 255, 255),
     "black": (18, 18, 20),
@@ -63,19 +75,20 @@ def main():
         write_bucket(output / bucket, photo_groups(kept, size, n_views, n_styles, rng), rng)
     write_bucket(output / "held-out-photos", photo_groups(held_out, (256, 256), 2, 0, rng), rng)
 
-    drawings, subjects = load_drawings(packages)
+    drawings, emoji = load_drawings(packages)
+    write_drawings(output / "drawings", drawings, emoji)
     training = [key for key in drawings if not is_held_out(key)]
-    write_bucket(output / "drawings-128x128", drawing_groups(drawings, subjects, training, rng), rng)
-    write_bucket(
-        output / "held-out-drawings",
-        drawing_groups(drawings, subjects, [key for key in drawings if is_held_out(key)], rng),
-        rng,
-    )
+    write_bucket(output / "drawings-256x256", drawing_groups(drawings, emoji, training * N_DRAWING_VIEWS, rng), rng)
+    write_bucket(output / "looks-256x256", created_looks(drawings, emoji, training, rng), rng)
+    held_out = [key for key in drawings if is_held_out(key)]
+    write_bucket(output / "held-out-drawings", drawing_groups(drawings, emoji, held_out, rng), rng)
 
 
-def is_held_out(key):
-    """One subject in twenty-five is never trained on."""
-    return int(key.split("-")[0], 16) % 25 == 7
+def is_held_out(key, drawing_set=None):
+    """One subject in twenty-five is never trained on, and of the others one drawing in thirty-six."""
+    if int(key.split("-")[0], 16) % 25 == 7:
+        return True
+    return drawing_set is not None and zlib.crc32(f"{key} {drawing_set}".encode()) % 36 == 3
 
 
 def write_bucket(path, groups, rng):
@@ -83,7 +96,7 @@ def write_bucket(path, groups, rng):
     pictures, records = [], []
     for group, members in enumerate(groups):
         for picture, record in members:
-            prompts = [captions.write(record, rng) for _ in range(N_PROMPTS)]
+            prompts = [captions.write(record, rng, restyled=len(members) > 1) for _ in range(N_PROMPTS)]
             pictures.append(picture)
             records.append({**record, "group": group, "prompts": prompts})
     np.save(path.with_suffix(".npy"), np.stack(pictures))
@@ -144,14 +157,17 @@ def crop(photograph, size, rng):
 
 
 def load_drawings(packages):
-    """All drawings as `{emoji code: {set: RGBA array}}`, and each code's label and tags."""
-    emoji = json.loads((packages["emojibase-data"] / "package/en/data.json").read_text())
-    subjects = {
-        clean(e["hexcode"]): [e["label"].lower(), *e.get("tags", [])[:5]]
-        for e in emoji
-        if e.get("group") is not None and e["group"] not in (2, 9)
+    """All drawings as `{emoji code: {set: RGBA array}}`, and each code's words, label first, and weight."""
+    data = json.loads((packages["emojibase-data"] / "package/en/data.json").read_text())
+    emoji = {
+        clean(entry["hexcode"]): {
+            "subjects": [entry["label"].lower(), *entry.get("tags", [])[:5]],
+            "weight": GROUP_WEIGHTS.get(entry["group"], 1.0),
+        }
+        for entry in data
+        if entry.get("group") is not None and entry["group"] not in GROUPS_LEFT_OUT
     }
-    drawings = {code: {} for code in subjects}
+    drawings = {code: {} for code in emoji}
     for path in sorted((packages["@lobehub/fluent-emoji-3d"] / "package/assets").glob("*.webp")):
         if clean(path.stem) in drawings:
             drawings[clean(path.stem)]["3d"] = resized(Image.open(path).convert("RGBA"))
@@ -159,7 +175,7 @@ def load_drawings(packages):
         if package == "@iconify/json":
             for code, drawing in icon_set(packages[package] / "package/json", name, drawings):
                 drawings[code][name] = drawing
-    return {code: looks for code, looks in drawings.items() if len(looks) >= 3}, subjects
+    return {code: looks for code, looks in drawings.items() if len(looks) >= 3}, emoji
 
 
 def clean(code):
@@ -190,29 +206,67 @@ def resized(drawing):
     return np.asarray(drawing.resize((DRAWING_SIDE, DRAWING_SIDE), Image.LANCZOS))
 
 
-def drawing_groups(drawings, subjects, keys, rng):
-    """One group a subject: every set's drawing of it on one background, and two filtered versions."""
-    filters = [name for name in styles.FILTERS if name not in styles.OF_LIGHT]
+def write_drawings(path, drawings, emoji):
+    """Saves every drawing, and of each its set, its subject's words and weight, and whether it is held out."""
+    pictures, records = [], []
+    for key, looks in drawings.items():
+        for drawing_set, drawing in looks.items():
+            pictures.append(drawing)
+            records.append({"key": key, "style": drawing_set, **emoji[key], "held_out": is_held_out(key, drawing_set)})
+    np.save(path.with_suffix(".npy"), np.stack(pictures))
+    path.with_suffix(".json").write_text(json.dumps(records))
+    print(
+        f"{path.name}: {len(pictures)} drawings, {sum(record['held_out'] for record in records)} held out", flush=True
+    )
+
+
+def trained_on(drawings, key):
+    """A subject's drawings without those held out, unless the subject is."""
+    return {name: look for name, look in drawings[key].items() if is_held_out(key) or not is_held_out(key, name)}
+
+
+def drawing_groups(drawings, emoji, keys, rng):
+    """One group a subject and view: every set's drawing of it on one background, and two filtered versions."""
     for key in keys:
         background = str(rng.choice(list(BACKGROUNDS))) if rng.random() < 0.7 else "white"
         side = int(DRAWING_SIDE * rng.uniform(0.68, 0.98))
         top, left = rng.integers(DRAWING_SIDE - side + 1, size=2)
         members = []
-        for look, drawing in drawings[key].items():
+        subjects = emoji[key]["subjects"]
+        for look, drawing in trained_on(drawings, key).items():
             canvas = compose(drawing, BACKGROUNDS[background], side, top, left)
-            members.append((canvas, {"style": look, "subjects": subjects[key], "background": background}))
-        for _ in range(2):
-            style = str(rng.choice(filters))
-            canvas, record = members[rng.integers(len(drawings[key]))]
-            filtered = styles.apply(style, canvas, rng, 0.5)
-            members.append((filtered, {"style": style, "subjects": subjects[key], "look": record["style"]}))
+            members.append((canvas, {"style": look, "subjects": subjects, "background": background}))
+        n_drawn = len(members)
+        for style in rng.choice(drawing_filters(), size=2, replace=False):
+            canvas, record = members[rng.integers(n_drawn)]
+            filtered = styles.apply(str(style), canvas, rng)
+            members.append((filtered, {"style": str(style), "subjects": subjects, "look": record["style"]}))
         yield members
 
 
-def compose(drawing, color, side, top, left):
-    """Lays the drawing, `side` pixels large, on a plain background."""
+def created_looks(drawings, emoji, keys, rng):
+    """Groups of one: a subject in a filter's look, as large and in the middle as created drawings are."""
+    for key in keys:
+        looks = list(trained_on(drawings, key).values())
+        for style in rng.choice(drawing_filters(), size=N_CREATED_LOOKS, replace=False):
+            color = BACKGROUNDS[str(rng.choice(list(BACKGROUNDS)))] if rng.random() < 0.5 else BACKGROUNDS["white"]
+            canvas = in_the_middle(looks[rng.integers(len(looks))], color)
+            yield [(styles.apply(str(style), canvas, rng), {"style": str(style), "subjects": emoji[key]["subjects"]})]
+
+
+def drawing_filters():
+    return [name for name in styles.FILTERS if name not in styles.OF_LIGHT]
+
+
+def in_the_middle(drawing, color, canvas_side=DRAWING_SIDE):
+    side = int(canvas_side * CREATED_SHARE)
+    return compose(drawing, color, side, *[(canvas_side - side) // 2] * 2, canvas_side)
+
+
+def compose(drawing, color, side, top, left, canvas_side=DRAWING_SIDE):
+    """Lays the drawing, `side` pixels large, on a plain square."""
     small = cv2.resize(drawing, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
-    canvas = np.empty((DRAWING_SIDE, DRAWING_SIDE, 3), np.float32)
+    canvas = np.empty((canvas_side, canvas_side, 3), np.float32)
     canvas[:] = color
     alpha = small[..., 3:] / 255
     window = canvas[top : top + side, left : left + side]
