@@ -24,8 +24,9 @@ SHARES = {
     "restyled photos-208x304": 0.06,
     "restyled photos-304x208": 0.05,
 }
-# For this part of the run most of what is created is noise alone: how words become pictures is learned there first.
-BEGINNING, FROM_NOISE_AT_FIRST, FROM_NOISE = 0.25, 1.0, 0.3
+# For this part of the run whatever is created begins as noise alone: how words become pictures is learned there first.
+# Then this share does.
+BEGINNING, FROM_NOISE = 0.25, 0.3
 # How often drawings are created at the beginning; the rest is shared as above.
 CREATED_AT_FIRST = 0.7
 # The buckets of the control variant.
@@ -94,21 +95,23 @@ def train_transformer(arguments):
         kind, name = run.rng.choice(list(SHARES), p=list(SHARES.values())).split(" ")
         if beginning and run.rng.random() < CREATED_AT_FIRST:
             kind, name = "created", "drawings"
-        view = drawn_view(kind, name, run.progress, run.rng)
-        if kind == "created":
-            target, *prompt = (buckets.get(name) or drawings).draw(view, run.rng, arguments.device)
-            is_taught = name == "drawings" and (view.height, view.width) == expectation.size
-            expected = expectation.of(*prompt, view.places) if is_taught else target
-            has_text = (prompt[1] != prompt[1][:, -1:]).sum(1)[:, None, None] > 1
-            noisy, velocity, sigma, weight = noised_whole(
-                target, torch.where(has_text, expected, target), FROM_NOISE_AT_FIRST if beginning else FROM_NOISE
-            )
+        if kind == "restyled" and name != "drawings":
+            (target, source, *prompt), _, view = buckets[name].draw_restyled(run.rng, arguments.device)
         else:
-            if name == "drawings":
+            view = drawn_view(kind, name, run.progress, run.rng)
+            if kind == "restyled":
                 target, source, *prompt = drawings.draw_restyled(view, run.rng, arguments.device)
             else:
-                (target, source, *prompt), _, view = buckets[name].draw_restyled(run.rng, arguments.device)
+                target, *prompt = (buckets.get(name) or drawings).draw(view, run.rng, arguments.device)
+        if kind == "restyled":
             noisy, velocity, sigma, weight = noised_at_the_start(target, source)
+        else:
+            expected = target
+            if name == "drawings" and (view.height, view.width) == expectation.size:
+                # The expectation knows nothing of an empty prompt, which is an end and padding.
+                has_text = (prompt[1] != prompt[1][:, -1:]).sum(1)[:, None, None] > 1
+                expected = torch.where(has_text, expectation.of(*prompt, view.places), target)
+            noisy, velocity, sigma, weight = noised_whole(target, expected, 1.0 if beginning else FROM_NOISE)
         # Guidance is not distilled: the model learns to ignore this input.
         guidance = 1 + 6 * torch.rand(len(target), device=arguments.device)
         with mixed_precision(arguments.device):
@@ -121,8 +124,8 @@ def train_transformer(arguments):
 
 
 def drawn_view(kind, name, progress, rng):
-    sizes = list(CANVASES) if name == "drawings" else [(16, 16)]
-    size = sizes[rng.choice(len(sizes), p=list(CANVASES.values()) if len(sizes) > 1 else None)]
+    canvases = CANVASES if name == "drawings" else {(16, 16): 1.0}
+    size = list(canvases)[rng.choice(len(canvases), p=list(canvases.values()))]
     shares = next(shares for until, shares in VIEW_SHARES[kind] if progress <= until)
     view = rng.choice(["whole", *shares], p=[1 - sum(shares.values()), *shares.values()])
     if view == "lattice":
@@ -153,7 +156,7 @@ def cache_edges(arguments):
 def train_canny(arguments):
     """Goes on from the plain model with channels for a control picture: the edges of the photograph.
 
-    The text encoders stay as they are, since the model and its control variant share their files.
+    The text encoders stay as they are: the variant then shares the model's, and has no files of its own for them.
     """
     tokenizers = models.load_tokenizers(arguments.cache / "tokenizers")
     statistics = json.loads((arguments.cache / "latents/statistics.json").read_text())

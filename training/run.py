@@ -23,7 +23,7 @@ class Run:
         """Reads the stage's checkpoint if there is one.
 
         With `alike` the gradient of every batch is scaled to length 1, so that no kind of batch drowns another whose
-        loss is small. Otherwise longer ones are.
+        loss is small; without, only longer gradients are.
         """
         self.path = arguments.cache / "checkpoints" / f"{name}.pt"
         self.modules, self.budget, self.ema_decay = modules, arguments.minutes * 60, ema_decay

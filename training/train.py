@@ -4,10 +4,10 @@
     python train.py decoder --minutes 10
     python train.py grain --minutes 35 --workers 2
     python train.py tokenizers
-    python train.py texts --minutes 45 --workers 2
-    python train.py transformer --minutes 420 --workers 2
+    python train.py texts --minutes 35 --workers 2
+    python train.py transformer --minutes 72 --workers 2
     python train.py edges
-    python train.py canny --minutes 60 --workers 2
+    python train.py canny --minutes 112 --workers 2
     python train.py export
     python train.py import
 
