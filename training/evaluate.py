@@ -4,11 +4,11 @@
 
 Prints, and writes to `<cache>/figures.json`: the autoencoder's PSNR on held-out pictures; how often a probe that learned
 from the training pictures alone recognizes the prompted look or set in repainted photographs, in repainted drawings and
-in pictures from noise; how often it finds their subject among twenty; whether the distance to the input grows with
-`strength`; and, if the control variant lies beside the model, how well it keeps to the edges. Each probe's own figures
-on real held-out pictures stand beside what it says. `--only` computes these groups of figures alone: `sheets`,
-`autoencoder`, `photographs`, `looks`, `drawings`, `created`, `strength`, `edges`. `--bfloat16` multiplies matrices in
-bfloat16, faster where a processor has it and nearly the same.
+in pictures from noise; how often it finds their subject among twenty, as does a plain comparison of small copies;
+whether the distance to the input grows with `strength`; and, if the control variant lies beside the model, how well it
+keeps to the edges. Each probe's own figures on real held-out pictures stand beside what it says. `--only` computes these
+groups of figures alone: `sheets`, `autoencoder`, `photographs`, `looks`, `drawings`, `created`, `strength`, `edges`.
+`--bfloat16` multiplies matrices in bfloat16, faster where a processor has it and nearly the same.
 """
 
 import argparse
@@ -41,6 +41,8 @@ DRAWING_STRENGTH = 0.7
 N_ASKED = 2
 N_LOOKS_FROM_NOISE = 8
 N_CREATED = 200
+# The side of the small copies in which painted and drawn subjects are compared without a probe.
+SHRUNK_SIDE = 16
 # Pictures are painted from so many seeds before their mean distance to the input is taken.
 N_STRENGTH_SEEDS = 2
 
@@ -207,21 +209,25 @@ class Judge:
     def created(self):
         """Prompts of a subject in a set whose drawing of it was held out: the set, and the subject among twenty."""
         probe, chosen = self.drawing_probe, self.held_out_looks[:N_CREATED]
-        created, found, found_coded = [], [], []
+        drawings = {name: [d for n, _, d in self.held_out_looks if n == name] for name in sources.DRAWING_SETS}
+        small = {name: np.mean([shrunk(d) for d in drawings[name]], 0) for name in drawings}
+        created, found, found_coded, nearest = [], [], [], []
         for index, (wanted, subject, drawing) in enumerate(chosen):
             painted = self.painter.created(f"{sources.DRAWING_SETS[wanted][2][0]} of {subject}", seed=index)
             created.append((painted, wanted))
-            others = [other for name, _, other in chosen[index + 1 :] + chosen[:index] if name == wanted]
-            others = others[: N_SUBJECTS - 1]
-            assert len(others) == N_SUBJECTS - 1, f"there are too few held-out drawings of {wanted}"
+            others = neighbors(drawings[wanted], next(i for i, d in enumerate(drawings[wanted]) if d is drawing))
+            assert len(drawings[wanted]) >= N_SUBJECTS, f"there are too few held-out drawings of {wanted}"
             found.append(probe.is_found(painted, drawing, others))
             found_coded.append(probe.is_found(self.painter.coded(drawing), drawing, others))
+            likeness = [correlation(painted, other, small[wanted]) for other in (drawing, *others)]
+            nearest.append(likeness[0] == max(likeness))
         return {
             "n_prompts": len(chosen),
             "probe_on_the_held_out_drawings": agreement(probe.sets, [(d, name) for name, _, d in chosen]),
             "set_agreement": agreement(probe.sets, created),
             "subject_found_among_20": mean(found),
             "subject_found_in_the_coded_drawing": mean(found_coded),
+            f"nearest_among_20_by_{SHRUNK_SIDE}_pixels": mean(nearest),
         }
 
     def strength(self):
@@ -287,6 +293,16 @@ def agreement(probe, labelled):
 def neighbors(subjects, index):
     """So many other subjects that there are `N_SUBJECTS` with this one."""
     return [subjects[(index + 1 + offset) % len(subjects)] for offset in range(N_SUBJECTS - 1)]
+
+
+def shrunk(picture):
+    return cv2.resize(picture, (SHRUNK_SIDE, SHRUNK_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def correlation(painted, picture, usual):
+    """Of small copies less what is `usual`: how alike outlines and colors are, whatever the details."""
+    painted, picture = ((shrunk(part) - usual).ravel() for part in (painted, picture))
+    return float(painted @ picture / (np.linalg.norm(painted) * np.linalg.norm(picture) + 1e-6))
 
 
 def distance(painted, picture):

@@ -13,22 +13,24 @@ from pictures import CANVASES, Bucket, Drawings, View
 from run import Run, load_averaged, mixed_precision
 from texts import Expectation, load_texts
 
-# How often a batch is of each kind. `created` begins with noise alone: drawings in their sets' styles, and in the looks
-# of filters. The others begin with another look of the same picture.
+# How often a batch is of each kind. `first` is a drawing's first step, from noise alone; `created` are later steps of
+# drawings in their sets' styles, and all steps of those in the looks of filters. `restyled` begin with another look of
+# the same picture.
 SHARES = {
-    "created drawings": 0.44,
-    "created looks-256x256": 0.1,
-    "restyled drawings": 0.14,
-    "restyled drawings-256x256": 0.1,
-    "restyled photos-256x256": 0.11,
-    "restyled photos-208x304": 0.06,
+    "first drawings": 0.28,
+    "created drawings": 0.25,
+    "created looks-256x256": 0.07,
+    "restyled drawings": 0.13,
+    "restyled drawings-256x256": 0.07,
+    "restyled photos-256x256": 0.1,
+    "restyled photos-208x304": 0.05,
     "restyled photos-304x208": 0.05,
 }
-# For this part of the run whatever is created begins as noise alone: how words become pictures is learned there first.
-# Then this share does.
-BEGINNING, FROM_NOISE = 0.25, 0.3
-# How often drawings are created at the beginning; the rest is shared as above.
-CREATED_AT_FIRST = 0.7
+# For this part of the run the first step comes so often, and the rest is shared as above: how words become pictures is
+# learned there.
+BEGINNING, FIRST_AT_THE_BEGINNING = 0.2, 0.65
+# How often a created look begins with noise alone.
+FROM_NOISE = 0.3
 # The buckets of the control variant.
 CANNY_SHARES = {
     "drawings-256x256": 0.15,
@@ -36,15 +38,12 @@ CANNY_SHARES = {
     "photos-208x304": 0.25,
     "photos-304x208": 0.2,
 }
-# Which tokens of a drawing a batch has, until which part of the run. A few of them teach what a word looks like as well
-# as all do, at a quarter of the cost; what neighbors have to agree on is for later, and for restyling.
+# Which tokens of a drawing a batch has; the rest has all. A few of them, wide apart, teach what a word looks like as
+# well as all do, at a quarter of the cost. Later steps are about what neighbors agree on, so those see them.
 VIEW_SHARES = {
-    "created": [
-        (BEGINNING, {"lattice": 0.95}),
-        (0.6, {"lattice": 0.6, "window": 0.2}),
-        (1.0, {"lattice": 0.25, "window": 0.2}),
-    ],
-    "restyled": [(1.0, {"lattice": 0.15, "window": 0.55})],
+    "first": {"lattice": 0.9},
+    "created": {"window": 0.5},
+    "restyled": {"window": 0.6},
 }
 WINDOW_TOKENS = 8
 # How many samples of the control variant begin with noise alone; the rest begin with the noised photograph.
@@ -86,32 +85,41 @@ def train_transformer(arguments):
     painter = Painter(*tokenizers).to(arguments.device)
     for encoder in (painter.clip, painter.t5):
         encoder.requires_grad_(False)
-    run = Run("transformer", painter, arguments, learning_rate=1e-3, ema_decay=0.998, alike=True)
+    run = Run(
+        "transformer",
+        painter,
+        arguments,
+        learning_rate=1e-3,
+        ema_decay=0.998,
+        alike=True,
+        orthogonal=lambda name: "transformer_blocks" in name,
+    )
     for trained in (run.modules, run.averaged):
         load_texts(trained.clip, trained.t5, arguments.cache / "checkpoints/texts.pt")
     n_seen = 0
     while run.progress < 1:
-        beginning = run.progress < BEGINNING
         kind, name = run.rng.choice(list(SHARES), p=list(SHARES.values())).split(" ")
-        if beginning and run.rng.random() < CREATED_AT_FIRST:
-            kind, name = "created", "drawings"
+        if run.progress < BEGINNING and run.rng.random() < FIRST_AT_THE_BEGINNING:
+            kind, name = "first", "drawings"
         if kind == "restyled" and name != "drawings":
             (target, source, *prompt), _, view = buckets[name].draw_restyled(run.rng, arguments.device)
         else:
-            view = drawn_view(kind, name, run.progress, run.rng)
+            view = drawn_view(kind, name, run.rng)
             if kind == "restyled":
                 target, source, *prompt = drawings.draw_restyled(view, run.rng, arguments.device)
             else:
                 target, *prompt = (buckets.get(name) or drawings).draw(view, run.rng, arguments.device)
         if kind == "restyled":
             noisy, velocity, sigma, weight = noised_at_the_start(target, source)
-        else:
+        elif kind == "first":
             expected = target
-            if name == "drawings" and (view.height, view.width) == expectation.size:
+            if (view.height, view.width) == expectation.size:
                 # The expectation knows nothing of an empty prompt, which is an end and padding.
                 has_text = (prompt[1] != prompt[1][:, -1:]).sum(1)[:, None, None] > 1
                 expected = torch.where(has_text, expectation.of(*prompt, view.places), target)
-            noisy, velocity, sigma, weight = noised_whole(target, expected, 1.0 if beginning else FROM_NOISE)
+            noisy, velocity, sigma, weight = noised_whole(expected, from_noise=1.0)
+        else:
+            noisy, velocity, sigma, weight = noised_whole(target, 0.0 if name == "drawings" else FROM_NOISE)
         # Guidance is not distilled: the model learns to ignore this input.
         guidance = 1 + 6 * torch.rand(len(target), device=arguments.device)
         with mixed_precision(arguments.device):
@@ -123,10 +131,10 @@ def train_transformer(arguments):
     run.save()
 
 
-def drawn_view(kind, name, progress, rng):
+def drawn_view(kind, name, rng):
     canvases = CANVASES if name == "drawings" else {(16, 16): 1.0}
     size = list(canvases)[rng.choice(len(canvases), p=list(canvases.values()))]
-    shares = next(shares for until, shares in VIEW_SHARES[kind] if progress <= until)
+    shares = VIEW_SHARES[kind]
     view = rng.choice(["whole", *shares], p=[1 - sum(shares.values()), *shares.values()])
     if view == "lattice":
         return View.lattice(size, rng)
@@ -200,18 +208,17 @@ def with_control(transformer):
 # Noise ---------------------------------------------------------------------------------------------------------------
 
 
-def noised_whole(target, expected, from_noise, mean=1.1, deviation=1.2):
+def noised_whole(target, from_noise, mean=0.9, deviation=1.2):
     """Plain flow matching: noisy tokens, the velocity to learn, the noise level and the weight of the loss.
 
     Levels are the sigmoid of a normal distribution, mostly high, where the prompt decides. The share `from_noise` is
-    noise alone, where the sampler begins; there the way leads to what is `expected` of the prompt.
+    noise alone, where the sampler begins.
     """
     noise = torch.randn_like(target)
     shape, device = (len(target), 1, 1), target.device
     sigma = torch.sigmoid(mean + deviation * torch.randn(shape, device=device))
     sigma = torch.where(torch.rand(shape, device=device) < from_noise, torch.ones_like(sigma), sigma)
-    wanted = torch.where(sigma == 1, expected, target)
-    return sigma * noise + (1 - sigma) * target, noise - wanted, sigma.flatten(), torch.ones_like(sigma)
+    return sigma * noise + (1 - sigma) * target, noise - target, sigma.flatten(), torch.ones_like(sigma)
 
 
 def noised_at_the_start(target, source, plain_mean=0.7, plain_deviation=1.5):

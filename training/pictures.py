@@ -1,6 +1,7 @@
 """What the transformer learns from: pictures as tokens with their prompts' ids, in buckets of one size."""
 
 import json
+import os
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ STYLE_WEIGHTS = {
 DRAWN_SIDES = (16, 13)
 CANVASES = {(16, 16): 0.7, (13, 19): 0.15, (19, 13): 0.15}
 # Image tokens in a batch, whatever their bucket.
-BATCH_TOKENS = 64 * 18
+BATCH_TOKENS = 64 * 28
 
 
 class Bucket:
@@ -45,7 +46,10 @@ class Bucket:
         # The last row is the empty prompt, which stands in for a dropped one.
         path = cache / "latents" / f"{name}-ids.pt"
         if not path.exists():
-            torch.save(token_ids([*prompts, ""], clip_tokenizer, t5_tokenizer), path)
+            # Another worker may be doing the same.
+            partial = path.with_suffix(f".{os.getpid()}")
+            torch.save(token_ids([*prompts, ""], clip_tokenizer, t5_tokenizer), partial)
+            os.replace(partial, path)
         self.clip_ids, self.t5_ids = torch.load(path)
         group = np.array([record["group"] for record in records])
         self.first = np.searchsorted(group, group)

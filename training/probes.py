@@ -19,7 +19,7 @@ import sources
 DRAWING_SETS = tuple(sources.DRAWING_SETS)
 # The pictures that `DrawingProbe` sees are this wide: the sets differ in shading and shape, not in grain.
 PROBE_SIDE = 128
-N_CODED = 2400
+N_CODED = 1600
 BATCH = 48
 
 
@@ -138,6 +138,7 @@ def drawing_probe(painter, cache, minutes):
 def train_drawing_probe(probe, painter, cache, minutes):
     rng = np.random.default_rng(3)
     looks = TrainingLooks(painter, cache, rng)
+    probe.to(memory_format=torch.channels_last)
     sharpness = torch.nn.Parameter(torch.tensor(2.3))
     optimizer = torch.optim.AdamW([*probe.parameters(), sharpness], lr=2e-3, weight_decay=0.05)
     progress, step, begun = 0, 0, time.monotonic()
@@ -145,7 +146,10 @@ def train_drawing_probe(probe, painter, cache, minutes):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (1 + np.cos(np.pi * progress)) / 2
         first, second, labels = looks.draw(rng)
-        scores, subjects = probe(torch.cat([first, second]))
+        # Without its cache, which would keep the first copies of weights that change.
+        with torch.autocast("cpu", torch.bfloat16, torch.cpu._is_avx512_bf16_supported(), cache_enabled=False):
+            scores, subjects = probe(torch.cat([first, second]).to(memory_format=torch.channels_last))
+        scores, subjects = scores.float(), subjects.float()
         alike = subjects[:BATCH] @ subjects[BATCH:].T * sharpness.exp()
         pairs = torch.arange(BATCH)
         told_apart = functional.cross_entropy(alike, pairs) + functional.cross_entropy(alike.T, pairs)

@@ -14,25 +14,32 @@ AVERAGING_STEPS = 8
 EMA_STEPS = 4
 WARM_UP_STEPS = 100
 STEP_SECONDS_MAX = 30
+# Muon's learning rate, against 1 of AdamW's.
+MUON_RATE = 1.5
 
 
 class Run:
     """What every stage shares: the clock over restarts, the averaged weights, the checkpoint and the log."""
 
-    def __init__(self, name, modules, arguments, learning_rate, ema_decay, alike=False):
+    def __init__(self, name, modules, arguments, learning_rate, ema_decay, alike=False, orthogonal=lambda name: False):
         """Reads the stage's checkpoint if there is one.
 
         With `alike` the gradient of every batch is scaled to length 1, so that no kind of batch drowns another whose
-        loss is small; without, only longer gradients are.
+        loss is small; without, only longer gradients are. The matrices whose names are `orthogonal` learn by Muon
+        (Jordan et al. 2024), all other parameters by AdamW.
         """
         self.path = arguments.cache / "checkpoints" / f"{name}.pt"
         self.modules, self.budget, self.ema_decay = modules, arguments.minutes * 60, ema_decay
         self.learning_rate = arguments.learning_rate or learning_rate
         self.alike = alike
         self.parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
+        named = [(name, parameter) for name, parameter in modules.named_parameters() if parameter.requires_grad]
+        matrices = [parameter for name, parameter in named if parameter.ndim == 2 and orthogonal(name)]
+        others = [parameter for name, parameter in named if parameter.ndim != 2 or not orthogonal(name)]
+        self.optimizers = [torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=0.01, fused=True)]
+        if matrices:
+            muon = torch.optim.Muon(matrices, weight_decay=0.01, ns_steps=4, adjust_lr_fn="match_rms_adamw")
+            self.optimizers.append(muon)
         self.averaged = copy.deepcopy(modules).requires_grad_(False)
         self.step, self.spent, self.losses = 0, 0.0, {}
         if self.path.exists():
@@ -40,8 +47,9 @@ class Run:
             modules.load_state_dict(state["modules"])
             self.averaged.load_state_dict(state["averaged"])
             # An imported checkpoint has weights alone.
-            if not arguments.again and "optimizer" in state:
-                self.optimizer.load_state_dict(state["optimizer"])
+            if not arguments.again and "optimizers" in state:
+                for optimizer, was in zip(self.optimizers, state["optimizers"], strict=True):
+                    optimizer.load_state_dict(was)
                 self.step, self.spent = state["step"], state["spent"]
         self.rank, self.n_workers = arguments.rank, arguments.workers
         self.rng = np.random.default_rng([arguments.seed, self.step, self.rank])
@@ -54,14 +62,16 @@ class Run:
             * min(1, (self.step + 1) / WARM_UP_STEPS)
             * (0.02 + 0.98 * (1 + math.cos(math.pi * self.progress)) / 2)
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * (MUON_RATE if isinstance(optimizer, torch.optim.Muon) else 1)
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         length = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if self.alike and length < 1:
             torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], length + 1e-6)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         # A process that was stopped for a while has not trained meanwhile.
         now = time.monotonic()
@@ -109,7 +119,7 @@ class Run:
             {
                 "modules": self.modules.state_dict(),
                 "averaged": self.averaged.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "step": self.step,
                 "spent": self.spent,
             },

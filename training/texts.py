@@ -34,18 +34,21 @@ VIEW = View((16, 16), np.arange(0, 16, 2), np.arange(0, 16, 2))
 
 
 def train_texts(arguments):
+    """Teaches new encoders from the first word, or goes on with those of an imported model."""
     tokenizers = models.load_tokenizers(arguments.cache / "tokenizers")
     statistics = json.loads((arguments.cache / "latents/statistics.json").read_text())
     drawings = Drawings(arguments.cache, statistics, *tokenizers)
     clip, t5 = models.text_encoders(*tokenizers)
-    earlier = arguments.cache / "checkpoints/transformer.pt"
-    if earlier.exists():
-        load_texts(clip, t5, earlier, "modules")
     components = Components(drawings, np.random.default_rng(arguments.seed))
+    earlier = arguments.cache / "checkpoints/transformer.pt"
+    goes_on = earlier.exists()
+    if goes_on:
+        load_texts(clip, t5, earlier, "modules")
+    else:
+        for tokenizer, encoder in zip(tokenizers, (clip, t5)):
+            fit_words(drawings, components, tokenizer, encoder.get_input_embeddings())
     modules = with_heads(clip, t5)
     before = copy.deepcopy(modules).to(arguments.device)
-    for tokenizer, encoder in zip(tokenizers, (clip, t5)):
-        fit_words(drawings, components, tokenizer, encoder.get_input_embeddings())
     run = Run("texts", modules.to(arguments.device), arguments, learning_rate=1.5e-3, ema_decay=0.998)
     others = token_ids(other_prompts(arguments.cache), *tokenizers)
     while run.progress < 1:
@@ -57,12 +60,13 @@ def train_texts(arguments):
             told_apart = functional.cross_entropy(SHARPNESS * alike, torch.arange(len(target), device=target.device))
             loss = loss + ((predicted - target) ** 2).mean() + CONTRAST * told_apart
         run.report(loss.detach())
-        chosen = run.rng.integers(len(others[0]), size=N_KEPT)
-        kept = [ids[chosen].to(arguments.device) for ids in others]
-        with torch.no_grad():
-            wanted = encoded(before, *kept)
-        for value, was in zip(encoded(modules, *kept), wanted):
-            loss = loss + KEPT * ((value - was) ** 2).mean() / was.var()
+        if goes_on:
+            chosen = run.rng.integers(len(others[0]), size=N_KEPT)
+            kept = [ids[chosen].to(arguments.device) for ids in others]
+            with torch.no_grad():
+                wanted = encoded(before, *kept)
+            for value, was in zip(encoded(modules, *kept), wanted):
+                loss = loss + KEPT * ((value - was) ** 2).mean() / was.var()
         run.update(loss)
     run.save()
 

@@ -15,7 +15,8 @@ Stages read `<cache>/pictures` (see prepare.py) and write `<cache>/checkpoints` 
 all time that a stage has trained, over restarts; the learning rate falls along a cosine over that budget. With
 `--again` a stage that was finished goes on from its weights as if it had just begun, for new pictures for example.
 `export` writes the averaged weights as float16 in the diffusers layout; `import` makes checkpoints of such folders, so
-that training can go on from a model that was exported elsewhere. Options: --cache, --model, --device, --seed, --threads,
+that training can go on from a model that was exported elsewhere; `texts` then teaches those encoders on, which a folder
+has without what the teacher of the transformer needs. Options: --cache, --model, --device, --seed, --threads,
 --workers, --learning-rate.
 """
 
